@@ -1,0 +1,39 @@
+// gmkern._host: the host/device maths, for the tests alone. Nothing users call goes through here.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+
+#include "common/noise.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_host, m) {
+    m.doc() = "Host build of the maths that CPU and CUDA kernels share; used by the tests.";
+    m.def("philox4x32_10", [](std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
+        const auto n = gm::philox4x32_10(gm::Words4<uint32_t>{{counter[0], counter[1], counter[2], counter[3]}},
+                                         gm::NoiseKey{key[0], key[1]});
+        return std::array<uint32_t, 4>{n.w[0], n.w[1], n.w[2], n.w[3]};
+    });
+    m.def("noise_key", [](int64_t seed, uint32_t stream) {
+        const auto key = gm::noise_key(seed, stream);
+        return std::array<uint32_t, 2>{key.low, key.high};
+    });
+    m.def("uniform_from_word", [](uint32_t w) { return gm::uniform_from_word<float>(w); });
+    m.def("uniform_from_word64", [](uint64_t w) { return gm::uniform_from_word<double>(w); });
+    m.def("exponential_from_word", [](uint32_t w) { return gm::exponential_from_word<float>(w); });
+    m.def("exponential_from_word64", [](uint64_t w) { return gm::exponential_from_word<double>(w); });
+    m.def("gumbel_from_word", [](uint32_t w) { return gm::gumbel_from_word<float>(w); });
+    m.def("gumbel_from_word64", [](uint64_t w) { return gm::gumbel_from_word<double>(w); });
+    m.def("gumbel_from_tail", &gm::gumbel_from_tail);
+    m.def("normals_from_words", [](uint32_t a, uint32_t b) {
+        const auto p = gm::normals_from_words<float>(a, b);
+        return std::array<float, 2>{p.first, p.second};
+    });
+    m.def("normals_from_words64", [](uint64_t a, uint64_t b) {
+        const auto p = gm::normals_from_words<double>(a, b);
+        return std::array<double, 2>{p.first, p.second};
+    });
+    m.def("log_positive", [](float x) { return gm::log_positive(x); });
+    m.def("log_positive64", [](double x) { return gm::log_positive(x); });
+}

@@ -1,0 +1,135 @@
+"""Turns arguments into tensors and says what is wrong with those it cannot take.
+
+Every message has one form: the argument's name, what it got, what it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ArrayLike = Tensor | np.ndarray
+
+_MASK64 = (1 << 64) - 1
+
+
+def describe(value: Any) -> str:
+    """What an argument is, in a few words."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        kind = "tensor" if isinstance(value, Tensor) else "array"
+        return f"a {kind} of shape {list(value.shape)} and dtype {str(value.dtype).removeprefix('torch.')}"
+    return f"{value!r} ({type(value).__name__})"
+
+
+def bad(name: str, got: Any, takes: str, *, error: type[Exception] = ValueError) -> Exception:
+    """The error for a bad argument; ``got`` is text as it is, or a value to be described."""
+    return error(f"{name}: got {got if isinstance(got, str) else describe(got)}; takes {takes}")
+
+
+def tensor(
+    name: str,
+    value: Any,
+    *,
+    ndim: int | Sequence[int] | None = None,
+    dtypes: Sequence[torch.dtype] | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """``value`` as a tensor (NumPy arrays and memory maps without a copy where torch can), its shape and dtype checked."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject or value.dtype.kind not in "biuf":
+            raise bad(name, value, "an array of numbers", error=TypeError)
+        if not value.dtype.isnative or not value.flags.writeable or any(s < 0 for s in value.strides):
+            value = np.array(value, dtype=value.dtype.newbyteorder("="))
+        value = torch.from_numpy(value)
+    if not isinstance(value, Tensor):
+        raise bad(name, value, "a tensor or a NumPy array", error=TypeError)
+    if value.layout != torch.strided or value.is_quantized or value.is_complex():
+        raise bad(
+            name, f"a tensor of layout {value.layout} and dtype {value.dtype}", "a dense real tensor", error=TypeError
+        )
+    if dtypes is not None and value.dtype not in dtypes:
+        takes = "dtype " + ", ".join(str(d).removeprefix("torch.") for d in dtypes)
+        raise bad(name, value, takes, error=TypeError)
+    if ndim is not None and value.ndim not in ((ndim,) if isinstance(ndim, int) else tuple(ndim)):
+        takes = f"{ndim}" if isinstance(ndim, int) else " or ".join(map(str, ndim))
+        raise bad(name, value, f"{takes} dimensions")
+    if device is not None and value.device != device:
+        raise bad(name, f"a tensor on {value.device}", f"a tensor on {device}, where the other arguments are")
+    return value
+
+
+def integer(name: str, value: Any, *, low: int | None = None, high: int | None = None) -> int:
+    """``value`` as an int in [low, high]; bools and fractions are refused. SymInts pass through."""
+    if isinstance(value, torch.SymInt):
+        return value  # type: ignore[return-value]
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise bad(name, value, "an int", error=TypeError)
+    if (low is not None and value < low) or (high is not None and value > high):
+        limits = f"{'' if low is None else f'>= {low}'}{' and ' if low is not None and high is not None else ''}"
+        raise bad(name, str(value), f"an int {limits}{'' if high is None else f'<= {high}'}")
+    return int(value)
+
+
+def number(
+    name: str, value: Any, *, low: float | None = None, high: float | None = None, above: float | None = None
+) -> float:
+    """``value`` as a finite float in [low, high], or strictly above ``above``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise bad(name, value, "a number", error=TypeError)
+    result = float(value)
+    limits = [
+        text for bound, text in ((low, f">= {low}"), (high, f"<= {high}"), (above, f"> {above}")) if bound is not None
+    ]
+    takes = "a finite number " + " and ".join(limits)
+    inside = (low is None or result >= low) and (high is None or result <= high) and (above is None or result > above)
+    if not np.isfinite(result) or not inside:
+        raise bad(name, repr(value), takes.strip())
+    return result
+
+
+def one_of(name: str, value: Any, names: Sequence[str]) -> str:
+    """``value`` if it is one of ``names``."""
+    if value not in names:
+        raise bad(name, repr(value), "one of " + ", ".join(map(repr, names)))
+    return str(value)
+
+
+def seed(value: Any, device: torch.device, *, name: str = "seed", rows: int | None = None) -> Tensor:
+    """A seed as an int64 tensor of shape [] (or [rows]) on ``device``; an int is taken modulo 2^64."""
+    if isinstance(value, Tensor):
+        return _per_row(name, value, device, rows)
+    word = integer(name, value) & _MASK64
+    return torch.tensor(word - (1 << 64) if word >> 63 else word, dtype=torch.int64, device=device)
+
+
+def step(value: Any, device: torch.device, *, name: str = "step", rows: int | None = None) -> Tensor:
+    """A step as an int64 tensor of shape [] (or [rows]) on ``device``; the contract takes 0 to 2^32 - 1."""
+    if isinstance(value, Tensor):
+        return _per_row(name, value, device, rows)
+    return torch.tensor(integer(name, value, low=0, high=(1 << 32) - 1), dtype=torch.int64, device=device)
+
+
+def sample_ids(value: Any, device: torch.device, *, rows: int | None = None, name: str = "sample_ids") -> Tensor:
+    """Sample ids as a contiguous int64 tensor [rows] on ``device``; an int n or None stands for 0, 1, ..., n - 1."""
+    if value is None and rows is not None:
+        return torch.arange(rows, dtype=torch.int64, device=device)
+    if isinstance(value, np.ndarray) or (isinstance(value, Sequence) and not isinstance(value, (str, bytes))):
+        array = np.asarray(value)
+        if array.dtype.kind not in "iu":
+            raise bad(name, value, "ints", error=TypeError)
+        value = torch.from_numpy(array.astype(np.int64)).to(device)
+    ids = tensor(name, value, ndim=1, dtypes=(torch.int64, torch.int32), device=device)
+    if rows is not None and ids.shape[0] != rows:
+        raise bad(name, ids, f"shape [{rows}], one id a row")
+    return ids.to(torch.int64).contiguous()
+
+
+def _per_row(name: str, value: Tensor, device: torch.device, rows: int | None) -> Tensor:
+    value = tensor(name, value, ndim=(0, 1), dtypes=(torch.int64, torch.int32), device=device)
+    if value.ndim == 1 and rows is not None and value.shape[0] not in (1, rows):
+        raise bad(name, value, f"one value or shape [{rows}]")
+    return value.to(torch.int64).contiguous()
