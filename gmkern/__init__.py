@@ -1,7 +1,8 @@
 """gmkern: compiled kernels for generative modelling in PyTorch.
 
-Sampling (:mod:`gmkern.decode`), simulation (:mod:`gmkern.dynamics`), nearest neighbours (:mod:`gmkern.neighbors`) and the
-metrics built on them (:mod:`gmkern.metrics`); their noise is :mod:`gmkern.random`. Nothing is compiled or fetched at import.
+Sampling (:mod:`gmkern.decode`), simulation (:mod:`gmkern.dynamics`), nearest neighbours (:mod:`gmkern.neighbors`)
+and the metrics built on them (:mod:`gmkern.metrics`); their noise is :mod:`gmkern.random`. Nothing is compiled or
+fetched at import.
 """
 
 from gmkern import random

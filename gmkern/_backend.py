@@ -1,7 +1,7 @@
 """Picks the backend that serves a call, and collects the reasons against the others.
 
-An op names its backends in order of preference, each with the reason why it cannot serve this call, or None. Nothing falls
-back in silence: a backend named by the user either serves or raises, with every backend tried and why not.
+An op names its backends in order of preference, each with the reason why it cannot serve this call, or None. Nothing
+falls back in silence: a backend named by the user either serves or raises, with every backend tried and why not.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def tensor(
     dtypes: Sequence[torch.dtype] | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
-    """``value`` as a tensor (NumPy arrays and memory maps without a copy where torch can), its shape and dtype checked."""
+    """``value`` as a tensor (NumPy arrays without a copy where torch can), its shape and dtype checked."""
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject or value.dtype.kind not in "biuf":
             raise bad(name, value, "an array of numbers", error=TypeError)

@@ -24,8 +24,7 @@ Tensor noise(const Tensor& seed, const Tensor& sample_ids, const Tensor& step, i
     check_contiguous_cpu("sample_ids", sample_ids);
     const int64_t rows = sample_ids.size(0);
     const PerRow seeds = per_row("seed", seed, rows), steps = per_row("step", step, rows);
-    GM_CHECK(n >= 0 && n <= (fp64 ? int64_t(1) << 33 : int64_t(1) << 34), "n: got ", n,
-             "; takes 0 to 2^34 (2^33 in fp64)");
+    GM_CHECK(n >= 0 && n <= int64_t(1) << 32, "n: got ", n, "; takes 0 to 2^32");
     GM_CHECK(stream >= 0 && stream < int64_t(1) << 31, "stream: got ", stream, "; takes 0 to 2^31 - 1");
     GM_CHECK(kind >= 0 && kind <= 2, "kind: got ", kind, "; takes 0, 1 or 2");
     Tensor out = torch::stable::empty({rows, n}, fp64 ? ScalarType::Double : ScalarType::Float);
