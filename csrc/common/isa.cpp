@@ -5,9 +5,8 @@
 #include <string>
 
 namespace gm {
-namespace {
 
-Isa best_supported() {
+Isa best_isa() {
 #if defined(GM_HAVE_X86_ISAS)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
@@ -20,8 +19,10 @@ Isa best_supported() {
     return Isa::baseline;
 }
 
+namespace {
+
 Isa detect() {
-    const Isa best = best_supported();
+    const Isa best = best_isa();
     const char* wanted = std::getenv("GMKERN_ISA");
     if (wanted == nullptr || *wanted == '\0') return best;
     for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {

@@ -15,6 +15,8 @@ enum class Isa : int { baseline = 0, avx2 = 1, avx512 = 2 };
 
 // The set in use. Throws std::runtime_error where GMKERN_ISA names no set, or one that this processor lacks.
 Isa isa();
+// The best set that this processor has.
+Isa best_isa();
 const char* isa_name(Isa);
 
 }  // namespace gm

@@ -38,21 +38,7 @@ Tensor noise(const Tensor& seed, const Tensor& sample_ids, const Tensor& step, i
     return out;
 }
 
-int64_t isa_in_use() { return static_cast<int64_t>(isa()); }
-
-bool has_cuda() {
-#if defined(GM_WITH_CUDA)
-    return true;
-#else
-    return false;
-#endif
-}
-
 }  // namespace
 }  // namespace gm
 
 STABLE_TORCH_LIBRARY_IMPL(gmkern, CPU, m) { m.impl("noise", TORCH_BOX(&gm::noise)); }
-STABLE_TORCH_LIBRARY_IMPL(gmkern, CompositeExplicitAutograd, m) {
-    m.impl("isa", TORCH_BOX(&gm::isa_in_use));
-    m.impl("has_cuda", TORCH_BOX(&gm::has_cuda));
-}
