@@ -150,10 +150,10 @@ def _draw(
         backend,
         [("cpu", _backend.on_cpu(device)), ("triton", _backend.on_triton(device)), ("reference", None)],
     )
-    if chosen == "cpu":
+    if chosen == "cpu" or (chosen == "triton" and device.type == "cuda"):
         return ops.noise(seeds, ids, steps, n, stream, ops.KINDS.index(kind), dtype == torch.float64)
     if chosen == "triton":
-        from gmkern.random import triton_kernels  # Triton is optional, and slow to import
+        from gmkern.random import triton_kernels  # in the interpreter
 
         return triton_kernels.noise(seeds, ids, steps, n, stream, ops.KINDS.index(kind), dtype == torch.float64)
     return _REFERENCE[kind](seeds, ids, steps, n, stream, dtype)

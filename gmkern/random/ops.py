@@ -1,4 +1,4 @@
-"""The compiled op ``gmkern::noise``: its fake kernel and the handle that the public functions call."""
+"""The op ``gmkern::noise``: compiled for CPU tensors in C++, for CUDA tensors in Triton; its fake kernel."""
 
 from __future__ import annotations
 
@@ -16,3 +16,10 @@ noise = ops.noise.default
 def _(seed: Tensor, sample_ids: Tensor, step: Tensor, n: int, stream: int, kind: int, fp64: bool) -> Tensor:
     torch._check(n >= 0)
     return sample_ids.new_empty((sample_ids.shape[0], n), dtype=torch.float64 if fp64 else torch.float32)
+
+
+@torch.library.register_kernel("gmkern::noise", "cuda")
+def _(seed: Tensor, sample_ids: Tensor, step: Tensor, n: int, stream: int, kind: int, fp64: bool) -> Tensor:
+    from gmkern.random import triton_kernels  # Triton is optional, and slow to import
+
+    return triton_kernels.noise(seed, sample_ids, step, n, stream, kind, fp64)
