@@ -1,0 +1,176 @@
+"""Integrators: how a state moves by one step. Plain descriptions; the arithmetic is in trajectory/.
+
+Each number is one for all systems, or a tensor or array [S] of one a system. k_B = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmkern import _validate
+
+PerSystem = float | Sequence[float] | np.ndarray | Tensor
+
+# The kinds of integrator, as csrc/dynamics/trajectory.h numbers them.
+VELOCITY_VERLET, BAOAB_KIND, EULER_MARUYAMA, HEUN, RK4_KIND = range(5)
+
+
+class Integrator:
+    """One step of a trajectory."""
+
+    kind: ClassVar[int]
+    has_velocities: ClassVar[bool] = False
+
+    @property
+    def is_random(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, eq=False)
+class VelocityVerlet(Integrator):
+    """v += dt/2 f/m; x += dt v; v += dt/2 f/m. Second order, time-reversible, symplectic; one force a step.
+
+    Parameters
+    ----------
+    dt : time step, not 0; a negative one runs backwards.
+    """
+
+    dt: PerSystem
+    kind: ClassVar[int] = VELOCITY_VERLET
+    has_velocities: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _numbers("dt", self.dt, nonzero=True)
+
+
+@dataclass(frozen=True, eq=False)
+class BAOAB(Integrator):
+    """Langevin dynamics at a temperature: half kick, half drift, Ornstein-Uhlenbeck, half drift, half kick.
+
+    The step ends on its closing half kick, so positions and velocities belong to one time; one force a step.
+
+    Parameters
+    ----------
+    dt : time step (> 0).
+    temperature : in energy units, k_B = 1 (>= 0).
+    friction : rate, one over time (>= 0); 0 is velocity Verlet.
+
+    Notes
+    -----
+    Source: B. Leimkuhler and C. Matthews, Appl. Math. Res. Express 2013, 34; exact in positions for a harmonic trap.
+    """
+
+    dt: PerSystem
+    temperature: PerSystem
+    friction: PerSystem
+    kind: ClassVar[int] = BAOAB_KIND
+    has_velocities: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _numbers("dt", self.dt, above=0.0)
+        _numbers("temperature", self.temperature, low=0.0)
+        _numbers("friction", self.friction, low=0.0)
+
+    @property
+    def is_random(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class EulerMaruyama(Integrator):
+    """Overdamped: x' = x + f dt + noise sqrt(dt) xi, with xi standard normal.
+
+    Parameters
+    ----------
+    dt : time step (> 0).
+    noise : the diffusion's size (>= 0): sqrt(2 T) samples exp(-energy/T); 0 is Euler's method, and needs no seed.
+    """
+
+    dt: PerSystem
+    noise: PerSystem
+    kind: ClassVar[int] = EULER_MARUYAMA
+
+    def __post_init__(self) -> None:
+        _numbers("dt", self.dt, above=0.0)
+        _numbers("noise", self.noise, low=0.0)
+
+    @property
+    def is_random(self) -> bool:
+        return bool((torch.as_tensor(self.noise) != 0).any())
+
+
+@dataclass(frozen=True, eq=False)
+class Heun(Integrator):
+    """The flow dx/dt = f(x, t) by Heun's method: second order, two forces a step.
+
+    Parameters
+    ----------
+    dt : time step, not 0; a negative one runs backwards.
+    """
+
+    dt: PerSystem
+    kind: ClassVar[int] = HEUN
+
+    def __post_init__(self) -> None:
+        _numbers("dt", self.dt, nonzero=True)
+
+
+@dataclass(frozen=True, eq=False)
+class RK4(Integrator):
+    """The flow dx/dt = f(x, t) by the classical Runge-Kutta method: fourth order, four forces a step.
+
+    Parameters
+    ----------
+    dt : time step, not 0; a negative one runs backwards.
+    """
+
+    dt: PerSystem
+    kind: ClassVar[int] = RK4_KIND
+
+    def __post_init__(self) -> None:
+        _numbers("dt", self.dt, nonzero=True)
+
+
+def per_system(name: str, value: PerSystem, systems: int, device: torch.device) -> Tensor:
+    """``value`` as a float64 tensor [1] or [S]."""
+    tensor = torch.as_tensor(value).to(device=device, dtype=torch.float64)
+    if tensor.ndim == 1 and tensor.shape[0] not in (1, systems):
+        raise _validate.bad(name, tensor, f"one number, or {systems}: one a system")
+    return tensor.reshape(-1)
+
+
+def _numbers(
+    name: str, value: PerSystem, *, low: float | None = None, above: float | None = None, nonzero: bool = False
+) -> None:
+    if isinstance(value, (int, float)):
+        _validate.number(name, value, low=low, above=above)
+        tensor = torch.tensor(float(value), dtype=torch.float64)
+    else:
+        if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray, np.number, Tensor)):
+            raise _validate.bad(name, value, "a number, or a tensor or array of one a system", error=TypeError)
+        try:
+            tensor = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise _validate.bad(name, value, "numbers", error=TypeError) from error
+        if tensor.requires_grad:
+            raise ValueError(f"{name}: got a tensor that requires grad; takes numbers, which are not differentiated")
+        if tensor.ndim > 1 or tensor.numel() == 0 or tensor.is_complex():
+            raise _validate.bad(name, value, "a number, or a tensor or array [S] of one a system")
+        tensor = tensor.to(torch.float64)
+    limits = [text for bound, text in ((low, f">= {low}"), (above, f"> {above}")) if bound is not None]
+    good = torch.isfinite(tensor)
+    if low is not None:
+        good &= tensor >= low
+    if above is not None:
+        good &= tensor > above
+    if nonzero:
+        good &= tensor != 0
+        limits.append("!= 0")
+    if not bool(good.all()):
+        raise _validate.bad(name, repr(value), "finite numbers " + " and ".join(limits))

@@ -1,0 +1,156 @@
+"""Many systems in one tensor: shapes, ragged offsets, boxes and masses, checked and brought to one form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmkern import _validate
+from gmkern.dynamics.fields import Potential
+
+DTYPES = (torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class Systems:
+    """M atoms of S systems, system s holding rows ptr[s] to ptr[s + 1]."""
+
+    shape: torch.Size  # as the user gave the positions
+    ptr: Tensor  # [S + 1] int64, on the positions' device
+    count: int  # S
+    largest: int  # atoms of the largest system
+    dim: int
+    dense: bool  # [S, N, D]: all systems of one size
+
+    def flat(self, x: Tensor) -> Tensor:
+        """[M, D], contiguous."""
+        return x.reshape(-1, self.dim).contiguous()
+
+    def padded(self, x: Tensor) -> Tensor:
+        """[S, N, D] of the user's shape, the rows of smaller systems filled up with zeros."""
+        if self.dense or self.count == 1:
+            return x.reshape(self.count, self.largest, self.dim)
+        row, inside = self._rows()
+        return torch.where(inside[..., None], x[row], torch.zeros((), dtype=x.dtype, device=x.device))
+
+    def unpadded(self, x: Tensor) -> Tensor:
+        """The user's shape from [S, N, D]; leading axes stay."""
+        if self.dense or self.count == 1:
+            return x.reshape(*x.shape[:-3], *self.shape)
+        _, inside = self._rows()
+        return x[..., inside, :]
+
+    def mask(self) -> Tensor:
+        """[S, N]: which rows of ``padded`` are atoms."""
+        return self._rows()[1]
+
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        at = torch.arange(self.largest, device=self.ptr.device)
+        inside = at[None, :] < (self.ptr[1:] - self.ptr[:-1])[:, None]
+        return torch.where(inside, self.ptr[:-1, None] + at[None, :], 0), inside
+
+
+def systems_of(positions: Tensor, system_ptr: Tensor | np.ndarray | Sequence[int] | None) -> Systems:
+    """The systems of ``positions``: [S, N, D], or [N, D] alone or cut by ``system_ptr``."""
+    if positions.shape[-1] == 0:
+        raise _validate.bad("positions", positions, "at least one dimension")
+    dim = positions.shape[-1]
+    if system_ptr is None:
+        dense = positions.ndim == 3
+        count, largest = (positions.shape[0], positions.shape[1]) if dense else (1, positions.shape[0])
+        ptr = torch.arange(count + 1, device=positions.device) * largest
+        return Systems(positions.shape, ptr, count, largest, dim, dense)
+    if positions.ndim != 2:
+        raise _validate.bad("system_ptr", f"one with positions of shape {list(positions.shape)}", "positions [N, D]")
+    if isinstance(system_ptr, (list, tuple)):
+        system_ptr = np.asarray(system_ptr)
+    ptr = _validate.tensor("system_ptr", system_ptr, ndim=1, dtypes=(torch.int32, torch.int64)).to(torch.int64)
+    sizes = ptr[1:] - ptr[:-1]
+    good = ptr.numel() >= 1 and int(ptr[0]) == 0 and int(ptr[-1]) == positions.shape[0] and bool((sizes >= 0).all())
+    if not good:
+        raise _validate.bad("system_ptr", ptr, f"offsets that rise from 0 to {positions.shape[0]}, the number of atoms")
+    largest = int(sizes.max()) if sizes.numel() else 0
+    ptr = ptr.to(positions.device).contiguous()
+    return Systems(positions.shape, ptr, ptr.numel() - 1, largest, dim, False)
+
+
+def positions_of(positions: Tensor | np.ndarray, *, name: str = "positions", ndim: Sequence[int] = (2, 3)) -> Tensor:
+    """``positions`` as a finite float32 or float64 tensor."""
+    x = _validate.tensor(name, positions, ndim=ndim, dtypes=DTYPES)
+    if not bool(torch.isfinite(x.detach()).all()):
+        raise _validate.bad(name, "values that are not finite", "finite numbers")
+    return x
+
+
+@dataclass(frozen=True)
+class Box:
+    """Periodic boxes: row vectors, and the inverse whose column k is zero where direction k is not periodic."""
+
+    cell: Tensor  # [0, D, D] (no box), [1, D, D] or [S, D, D], float64
+    inverse: Tensor
+
+
+def box_of(
+    cell: Tensor | np.ndarray | None, pbc: bool | Sequence[bool], systems: Systems, field: Potential, device: torch.device
+) -> Box:
+    """The periodic box, once its cutoffs are known to reach no second image."""
+    dim = systems.dim
+    flags = [pbc] * dim if isinstance(pbc, (bool, np.bool_)) else list(pbc)
+    if len(flags) != dim or not all(isinstance(f, (bool, np.bool_)) for f in flags):
+        raise _validate.bad("pbc", pbc, f"a bool, or {dim} of them")
+    if not any(flags):
+        if cell is not None:
+            raise ValueError("cell: got a cell with pbc=False; pass pbc=True, or leave cell out")
+        none = torch.empty((0, dim, dim), dtype=torch.float64, device=device)
+        return Box(none, none)
+    if cell is None:
+        raise ValueError(f"cell: got None with pbc={pbc}; takes row vectors [{dim}, {dim}] or [S, {dim}, {dim}]")
+    vectors = _validate.tensor("cell", cell, ndim=(2, 3)).detach().to(device=device, dtype=torch.float64)
+    vectors = vectors.reshape(-1, *vectors.shape[-2:]) if vectors.ndim == 2 else vectors
+    if vectors.shape[1:] != (dim, dim) or vectors.shape[0] not in (1, systems.count):
+        raise _validate.bad("cell", vectors, f"shape [{dim}, {dim}] or [{systems.count}, {dim}, {dim}]")
+    if not bool(torch.isfinite(vectors).all()):
+        raise _validate.bad("cell", "values that are not finite", "finite numbers")
+    periodic = [k for k in range(dim) if flags[k]]
+    rows = vectors[:, periodic]
+    # Column k of the pseudo-inverse is 1/h_k long, h_k being the distance between the two faces that vector k joins.
+    pinv = torch.linalg.pinv(rows)
+    if not bool((torch.linalg.matrix_rank(rows) == len(periodic)).all()):
+        raise _validate.bad("cell", "periodic row vectors that are not independent", "a box with a volume")
+    narrowest = float((1.0 / torch.linalg.vector_norm(pinv, dim=1)).min()) if pinv.numel() else math.inf
+    for term in field.terms:
+        if not term.is_pair:
+            continue
+        if term.cutoff is None:
+            raise ValueError(f"cutoff: got None for {type(term).__name__} in a periodic box; takes at most half the box")
+        if term.cutoff > 0.5 * narrowest * (1.0 + 1e-9):  # the pseudo-inverse rounds
+            raise ValueError(
+                f"cutoff: got {term.cutoff} for {type(term).__name__} in a periodic box; takes at most {0.5 * narrowest:g}, "
+                "half the distance between the closest faces of the cell"
+            )
+    inverse = torch.zeros_like(vectors)
+    inverse[:, :, periodic] = pinv
+    kept = torch.zeros_like(vectors)
+    kept[:, periodic] = rows
+    return Box(kept.contiguous(), inverse.contiguous())
+
+
+def masses_of(masses: float | Tensor | np.ndarray | None, systems: Systems, like: Tensor) -> Tensor:
+    """Masses [M] in the positions' dtype."""
+    atoms = like.numel() // systems.dim
+    if masses is None:
+        return torch.ones(atoms, dtype=like.dtype, device=like.device)
+    if not isinstance(masses, (Tensor, np.ndarray)):
+        masses = torch.tensor(_validate.number("masses", masses, above=0.0), dtype=torch.float64)
+    m = _validate.tensor("masses", masses, ndim=(0, 1, 2)).detach().to(device=like.device, dtype=like.dtype)
+    rows = systems.shape[:-1]  # [S, N] or [N]
+    if m.ndim and m.shape not in (rows, rows[-1:]):
+        raise _validate.bad("masses", m, f"a number, shape {list(rows[-1:])}" + (f" or {list(rows)}" * systems.dense))
+    if not bool((torch.isfinite(m) & (m > 0)).all()):
+        raise _validate.bad("masses", "masses that are not positive and finite", "positive finite numbers")
+    return m.expand(rows).reshape(-1).contiguous()
