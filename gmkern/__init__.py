@@ -5,7 +5,7 @@ and the metrics built on them (:mod:`gmkern.metrics`); their noise is :mod:`gmke
 fetched at import.
 """
 
-from gmkern import random
+from gmkern import dynamics, random
 from gmkern._version import __version__
 
-__all__ = ["__version__", "random"]
+__all__ = ["__version__", "dynamics", "random"]

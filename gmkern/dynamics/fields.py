@@ -1,7 +1,7 @@
 """Force fields: what pulls on the atoms.
 
-A potential is a sum of terms, each a kind (a small number that csrc/dynamics/field.h and energy/reference.py share) and its
-parameters. A new pair or trap term is a class here, a case there, and nothing else.
+A potential is a sum of terms, each a kind (a small number that csrc/dynamics/field.h and energy/reference.py share) and
+its parameters. A new pair or trap term is a class here, a case there, and nothing else.
 """
 
 from __future__ import annotations
@@ -75,13 +75,14 @@ class LennardJones(Term):
     epsilon : depth of the well, in the user's energy unit; a number or a 0-d tensor (>= 0).
     sigma : where the energy crosses zero, in the user's length unit; a number or a 0-d tensor (> 0).
     cutoff : pairs at this distance or beyond it do not interact; None for no cutoff.
-    shift : whether the energy at the cutoff is taken from each pair inside it, so that the energy is continuous there (the
-        force jumps by its own value at the cutoff, small for a cutoff of 2.5 sigma). Without a cutoff it has no effect.
+    shift : whether the energy at the cutoff is taken from each pair inside it, so that the energy is continuous there
+        (the force jumps by its own value at the cutoff, small for a cutoff of 2.5 sigma). Without a cutoff it has no
+        effect.
 
     Notes
     -----
-    ``LennardJones(epsilon, sigma, cutoff=2 ** (1 / 6) * sigma)`` is the Weeks-Chandler-Andersen potential less epsilon inside.
-    Source: J. E. Jones, Proc. R. Soc. A 106 (1924) 463.
+    ``LennardJones(epsilon, sigma, cutoff=2 ** (1 / 6) * sigma)`` is the Weeks-Chandler-Andersen potential less epsilon
+    inside. Source: J. E. Jones, Proc. R. Soc. A 106 (1924) 463.
     """
 
     epsilon: Scalar = 1.0
@@ -137,7 +138,7 @@ class Harmonic(Term):
             raise _validate.bad("center", self.center, "a finite number, or D of them")
 
     def parameters_in(self, dim: int, device: torch.device) -> Tensor:
-        center = torch.as_tensor(self.center).to(device=device, dtype=torch.float64)
+        center = torch.as_tensor(self.center, dtype=torch.float64, device=device)
         if center.ndim == 1 and center.shape[0] != dim:
             raise _validate.bad("center", center, f"a number or {dim} numbers, for positions of dimension {dim}")
         return torch.cat([_as_tensor(self.k, device).reshape(1), center.expand(dim)])
@@ -149,8 +150,8 @@ class VectorField:
 
     Parameters
     ----------
-    module : called as ``module(x, t)`` with x of shape [S, ...] and t of shape [S], in x's dtype and on its device; gives a
-        tensor of x's shape. Any callable will do.
+    module : called as ``module(x, t)`` with x of shape [S, ...] and t of shape [S], in x's dtype and on its device;
+        gives a tensor of x's shape. Any callable will do.
     start_time : the time at step 0; step n runs from ``start_time + n dt``.
     """
 
@@ -186,4 +187,4 @@ def _scalar(name: str, value: Scalar, *, low: float | None = None, above: float 
 
 
 def _as_tensor(value: Scalar, device: torch.device) -> Tensor:
-    return torch.as_tensor(value).to(device=device, dtype=torch.float64)
+    return torch.as_tensor(value, dtype=torch.float64, device=device)

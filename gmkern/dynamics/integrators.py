@@ -139,7 +139,7 @@ class RK4(Integrator):
 
 def per_system(name: str, value: PerSystem, systems: int, device: torch.device) -> Tensor:
     """``value`` as a float64 tensor [1] or [S]."""
-    tensor = torch.as_tensor(value).to(device=device, dtype=torch.float64)
+    tensor = torch.as_tensor(value, dtype=torch.float64, device=device)
     if tensor.ndim == 1 and tensor.shape[0] not in (1, systems):
         raise _validate.bad(name, tensor, f"one number, or {systems}: one a system")
     return tensor.reshape(-1)

@@ -96,7 +96,11 @@ class Box:
 
 
 def box_of(
-    cell: Tensor | np.ndarray | None, pbc: bool | Sequence[bool], systems: Systems, field: Potential, device: torch.device
+    cell: Tensor | np.ndarray | None,
+    pbc: bool | Sequence[bool],
+    systems: Systems,
+    field: Potential,
+    device: torch.device,
 ) -> Box:
     """The periodic box, once its cutoffs are known to reach no second image."""
     dim = systems.dim
@@ -127,11 +131,12 @@ def box_of(
         if not term.is_pair:
             continue
         if term.cutoff is None:
-            raise ValueError(f"cutoff: got None for {type(term).__name__} in a periodic box; takes at most half the box")
+            name = type(term).__name__
+            raise ValueError(f"cutoff: got None for {name} in a periodic box; takes at most half the box")
         if term.cutoff > 0.5 * narrowest * (1.0 + 1e-9):  # the pseudo-inverse rounds
             raise ValueError(
-                f"cutoff: got {term.cutoff} for {type(term).__name__} in a periodic box; takes at most {0.5 * narrowest:g}, "
-                "half the distance between the closest faces of the cell"
+                f"cutoff: got {term.cutoff} for {type(term).__name__} in a periodic box; takes at most "
+                f"{0.5 * narrowest:g}, half the distance between the closest faces of the cell"
             )
     inverse = torch.zeros_like(vectors)
     inverse[:, :, periodic] = pinv

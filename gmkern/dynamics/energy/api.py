@@ -41,8 +41,9 @@ def energy_and_forces(
     cell : periodic boxes as row vectors, [D, D] or [S, D, D], in any shape (triclinic too). Each pair takes its nearest
         image, so each pair term needs a cutoff of at most half the distance between the cell's closest faces.
     pbc : which of the cell's vectors repeat: a bool, or D of them.
-    backend : None, "cpu" or "reference". None takes the C++ kernels ("cpu": CPU tensors, pair terms in 1 to 3 dimensions,
-        parameters that are not differentiated), else the plain-PyTorch "reference", which serves every call.
+    backend : None, "cpu" or "reference". None takes the C++ kernels ("cpu": CPU tensors, pair terms in 1 to 3
+        dimensions, parameters that are not differentiated), else the plain-PyTorch "reference", which serves every
+        call.
 
     Returns
     -------
@@ -54,11 +55,11 @@ def energy_and_forces(
 
     Notes
     -----
-    Two atoms at one point have an energy and forces that are not finite (inf or NaN), and only their own system has. A pair
-    force is a sum over the system's other atoms in their order: the same bits alone or in any batch, order or thread count
-    on "cpu". Differentiable in the positions, twice in the energy and once in the forces (a loss on forces trains);
-    the reference also in the field's tensor parameters, without limit. Works under ``torch.compile`` when called as
-    ``torch.ops.gmkern.energy_and_forces``; this function reads values, to check them.
+    Two atoms at one point have an energy and forces that are not finite (inf or NaN), and only their own system has. A
+    pair force is a sum over the system's other atoms in their order: the same bits alone or in any batch, order or
+    thread count on "cpu". Differentiable in the positions, twice in the energy and once in the forces (a loss on forces
+    trains); the reference also in the field's tensor parameters, without limit. Works under ``torch.compile`` when
+    called as ``torch.ops.gmkern.energy_and_forces``; this function reads values, to check them.
 
     Examples
     --------

@@ -1,4 +1,5 @@
-"""Energies and forces in plain PyTorch: all pairs of a padded batch at once, any dimension, differentiable in everything."""
+"""Energies and forces in plain PyTorch: all pairs of a padded batch at once, any dimension, differentiable in
+everything."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ def energy_and_forces(
 ) -> tuple[Tensor, Tensor]:
     """Energy [S] and forces [S, N, D] of positions x [S, N, D] whose rows outside ``mask`` [S, N] are no atoms.
 
-    ``parameters`` is the float64 vector of the terms' parameters (fields.packed), ``cell`` and ``inverse`` a systems.Box.
-    Forces are written out, not taken by autograd, so that they carry a graph of their own.
+    ``parameters`` is the float64 vector of the terms' parameters (fields.packed), ``cell`` and ``inverse`` a
+    systems.Box. Forces are written out, not taken by autograd, so that they carry a graph of their own.
     """
     zero = torch.zeros((), dtype=x.dtype, device=x.device)
     energy = x.new_zeros(x.shape[0])

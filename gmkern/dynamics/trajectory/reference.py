@@ -1,4 +1,5 @@
-"""Steps of every integrator in plain PyTorch, for any force. Differentiable; the truth that the kernels are compared with."""
+"""Steps of every integrator in plain PyTorch, for any force. Differentiable; the truth that the kernels are compared
+with."""
 
 from __future__ import annotations
 

@@ -1,0 +1,22 @@
+"""Batched dynamics of small systems: force fields, energies and forces, trajectories. See docs/dynamics.md."""
+
+from gmkern.dynamics.energy import EnergyAndForces, energy_and_forces
+from gmkern.dynamics.fields import Harmonic, LennardJones, Potential, VectorField
+from gmkern.dynamics.integrators import BAOAB, RK4, EulerMaruyama, Heun, VelocityVerlet
+from gmkern.dynamics.trajectory import Trajectory, simulate
+
+__all__ = [
+    "BAOAB",
+    "RK4",
+    "EnergyAndForces",
+    "EulerMaruyama",
+    "Harmonic",
+    "Heun",
+    "LennardJones",
+    "Potential",
+    "Trajectory",
+    "VectorField",
+    "VelocityVerlet",
+    "energy_and_forces",
+    "simulate",
+]
