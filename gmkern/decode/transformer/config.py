@@ -51,9 +51,9 @@ class TransformerConfig:
     n_heads: int
     d_model: int
     max_seq_len: int
-    n_kv_heads: int | None = None
-    d_ff: int | None = None
-    head_dim: int | None = None
+    n_kv_heads: int = None  # type: ignore[assignment]  # None is resolved on construction, as for the next two
+    d_ff: int = None  # type: ignore[assignment]
+    head_dim: int = None  # type: ignore[assignment]
     norm: str = "rmsnorm"
     norm_eps: float = 1e-5
     activation: str = "swiglu"

@@ -40,8 +40,7 @@ def _norm(config: TransformerConfig) -> nn.Module:
 
 
 def rotation(config: TransformerConfig, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [..., head_dim / 2] of the rotation at ``positions`` [...], computed in fp64 (Su et al., 2021)."""
-    assert config.head_dim is not None
+    """Cosines and sines [..., head_dim / 2] of the rotation at ``positions`` [...], from fp64 (Su et al., 2021)."""
     even = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device=positions.device)
     angle = positions.double().unsqueeze(-1) * config.rope_theta ** (-even / config.head_dim)
     return angle.cos().to(dtype), angle.sin().to(dtype)
@@ -58,7 +57,6 @@ class Attention(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        assert config.head_dim is not None and config.n_kv_heads is not None
         self.head_dim = config.head_dim
         queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
         self.q = nn.Linear(config.d_model, queries, bias=config.qkv_bias)
@@ -97,7 +95,6 @@ class MLP(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        assert config.d_ff is not None
         self.activation = config.activation
         self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias) if config.gated else None
         self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
@@ -136,7 +133,7 @@ class Transformer(nn.Module):
     """A trainable decoder-only transformer; ``gmkern.decode.generate`` samples it with compiled code.
 
     The module is ordinary PyTorch: train it with any optimiser, in any dtype, on any device. Weights begin normal with
-    variance 1 / (3 fan-in), those that write to the residual stream divided by sqrt(2 L); embeddings with deviation 0.02.
+    variance 1 / (3 fan-in), those that write to the residual stream divided by sqrt(2 L); embeddings, deviation 0.02.
 
     Parameters
     ----------

@@ -1,0 +1,106 @@
+"""A decoder-only transformer in NumPy and float64, one token and one head at a time, for the tests to hold others to."""
+
+import numpy as np
+from scipy.special import erf
+
+CONFIGS = {
+    "llama": {"d_model": 24, "n_heads": 4, "n_kv_heads": 2, "tie_embeddings": False},
+    "gpt2": {"d_model": 24, "n_heads": 4, "norm": "layernorm", "activation": "gelu_tanh", "position": "learned", "qkv_bias": True,
+                 "bias": True},
+    "qwen2": {"d_model": 48, "n_heads": 3, "n_kv_heads": 1, "qkv_bias": True, "rope_theta": 1e6},
+    "qwen3": {"d_model": 24, "n_heads": 3, "n_kv_heads": 3, "head_dim": 10, "qk_norm": True, "norm_eps": 1e-6},
+    "geglu": {"d_model": 20, "n_heads": 2, "activation": "geglu", "bias": True, "position": "none"},
+    "gelu": {"d_model": 17, "n_heads": 1, "activation": "gelu", "position": "learned", "d_ff": 33},
+    "relu": {"d_model": 32, "n_heads": 8, "n_kv_heads": 2, "activation": "relu", "norm": "layernorm"},
+    "silu": {"d_model": 40, "n_heads": 2, "activation": "silu", "bias": True, "d_ff": 5, "head_dim": 32},
+    "wide": {"d_model": 128, "n_heads": 4, "n_kv_heads": 4, "d_ff": 341},
+}  # fmt: skip
+
+
+def logits(model, tokens):
+    """[T, V] for one row of tokens [T]."""
+    c = model.config
+    w = {name: value.detach().double().numpy() for name, value in model.named_parameters()}
+    x = w["embedding.weight"][tokens]
+    if c.position == "learned":
+        x = x + w["position_embedding.weight"][: len(tokens)]
+    for layer in range(c.n_layers):
+        p = f"blocks.{layer}."
+        x = x + _attention(c, w, p + "attention.", _norm(c, w, p + "attention_norm", x))
+        x = x + _mlp(c, w, p + "mlp.", _norm(c, w, p + "mlp_norm", x))
+    head = w["embedding.weight"] if c.tie_embeddings else w["head.weight"]
+    return _norm(c, w, "norm", x) @ head.T
+
+
+def _rms(x, weight, eps):
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weight
+
+
+def _norm(c, w, name, x):
+    if c.norm == "rmsnorm":
+        return _rms(x, w[name + ".weight"], c.norm_eps)
+    centred = x - x.mean(-1, keepdims=True)
+    return _rms(centred, w[name + ".weight"], c.norm_eps) + w[name + ".bias"]
+
+
+def _linear(w, name, x):
+    return x @ w[name + ".weight"].T + w.get(name + ".bias", 0.0)
+
+
+def _turn(c, x, position):
+    half, y = c.head_dim // 2, x.copy()
+    for i in range(half):
+        angle = position * c.rope_theta ** (-2.0 * i / c.head_dim)
+        y[i] = x[i] * np.cos(angle) - x[i + half] * np.sin(angle)
+        y[i + half] = x[i + half] * np.cos(angle) + x[i] * np.sin(angle)
+    return y
+
+
+def _attention(c, w, p, x):
+    q, k, v = (_linear(w, p + name, x).reshape(len(x), -1, c.head_dim) for name in "qkv")
+    if c.qk_norm:
+        q, k = (_rms(z, w[p + name + "_norm.weight"], c.norm_eps) for z, name in ((q, "q"), (k, "k")))
+    if c.position == "rope":
+        q, k = (np.array([[_turn(c, head, t) for head in row] for t, row in enumerate(z)]) for z in (q, k))
+    out = np.zeros((len(x), c.n_heads, c.head_dim))
+    for t in range(len(x)):
+        for h in range(c.n_heads):
+            g = h // (c.n_heads // c.n_kv_heads)
+            score = k[: t + 1, g] @ q[t, h] / np.sqrt(c.head_dim)
+            weight = np.exp(score - score.max())
+            out[t, h] = weight @ v[: t + 1, g] / weight.sum()
+    return _linear(w, p + "o", out.reshape(len(x), -1))
+
+
+def _mlp(c, w, p, x):
+    def silu(z):
+        return z / (1 + np.exp(-z))
+
+    def gelu(z):
+        return 0.5 * z * (1 + erf(z / np.sqrt(2)))
+
+    up = _linear(w, p + "up", x)
+    if c.gated:
+        gate = _linear(w, p + "gate", x)
+        up = (silu(gate) if c.activation == "swiglu" else gelu(gate)) * up
+    elif c.activation == "gelu":
+        up = gelu(up)
+    elif c.activation == "gelu_tanh":
+        up = 0.5 * up * (1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3)))
+    elif c.activation == "relu":
+        up = np.maximum(up, 0)
+    else:
+        up = silu(up)
+    return _linear(w, p + "down", up)
+
+
+def scramble(model, scale=0.3):
+    """Every parameter moved off its initial value (norm weights are no longer 1, biases no longer 0), in place."""
+    import torch
+
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter += (scale * noise / np.sqrt(parameter.shape[-1])).to(parameter.dtype)
+    return model
