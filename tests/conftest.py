@@ -37,6 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(no_gpu)
+        if "isa" in getattr(item, "fixturenames", ()):
+            item.add_marker("isas")
         if TESTS / "triton" in item.path.parents and not INTERPRETED:
             item.add_marker(compiled)
 
