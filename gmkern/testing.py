@@ -46,7 +46,7 @@ def tolerance(dtype: torch.dtype, reduction_length: int = 1) -> float:
 
 _RUNNER = """\
 import sys, torch
-inputs = torch.load(sys.argv[1], weights_only=False)
+inputs = torch.load(sys.argv[1], weights_only=True)
 threads = inputs.pop("__threads__")
 if threads is not None:
     torch.set_num_threads(threads)
@@ -89,7 +89,7 @@ def run_isa(isa: str | None, code: str, *, threads: int | None = None, timeout: 
         )  # fmt: skip
         if done.returncode != 0:
             raise RuntimeError(f"GMKERN_ISA={isa}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
-        return torch.load(result, weights_only=False)
+        return torch.load(result, weights_only=True)
 
 
 def relative_error(got: Tensor, truth: Tensor, magnitude: Tensor | float | None = None) -> float:
