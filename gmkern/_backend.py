@@ -6,13 +6,18 @@ falls back in silence: a backend named by the user either serves or raises, with
 
 from __future__ import annotations
 
-import functools
 import importlib.util
+import os
 from collections.abc import Sequence
 
 import torch
 
 from gmkern._library import ops
+
+# Read once, so that a compiled caller sees constants.
+_CUDA = bool(ops.has_cuda())
+_TRITON = importlib.util.find_spec("triton") is not None
+_TRITON_INTERPRETS = _TRITON and os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
 
@@ -67,23 +72,19 @@ def on_triton(device: torch.device) -> str | None:
     return f"takes CUDA tensors (or CPU tensors under TRITON_INTERPRET=1), got {device}"
 
 
-@functools.cache
 def has_cuda() -> bool:
-    return bool(ops.has_cuda())
+    """Whether CUDA kernels are in this build of the library."""
+    return _CUDA
 
 
-@functools.cache
 def has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    """Whether the package triton is installed."""
+    return _TRITON
 
 
 def triton_interprets() -> bool:
-    """Whether Triton runs in its interpreter (TRITON_INTERPRET=1 before Triton was imported)."""
-    if not has_triton():
-        return False
-    import triton
-
-    return bool(triton.knobs.runtime.interpret)
+    """Whether Triton runs in its interpreter: TRITON_INTERPRET=1 when gmkern was imported."""
+    return _TRITON_INTERPRETS
 
 
 def isa() -> str:

@@ -270,7 +270,7 @@ def normal(seed: Tensor, sample_ids: Tensor, step: Tensor, n: int, stream: int, 
     else:
         w = words(seed, sample_ids, step, even, stream)
         pair = normals_from_words(w[:, 0::2], w[:, 1::2])
-    return torch.stack(pair, dim=2).reshape(-1, even)[:, :n]
+    return torch.stack(pair, dim=2).flatten(1)[:, :n]
 
 
 def gumbel(seed: Tensor, sample_ids: Tensor, step: Tensor, n: int, stream: int, dtype: torch.dtype) -> Tensor:
