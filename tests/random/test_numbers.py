@@ -30,9 +30,9 @@ def random_words(rng: np.random.Generator, bits: int, count: int = 2000) -> list
     return [int(w) for w in rng.integers(0, (1 << bits) - 1, count, dtype=np.uint64, endpoint=True)]
 
 
-# Errors below are in units of eps = 2 u (u the unit roundoff), relative to the exponential E. Where u < 1 - sqrt(1/2), E is
-# the polynomial alone: 4 u. Elsewhere it is log(2) - log1p(r) at worst, with E >= 0.347 and |log1p| <= 0.347: 4 u of the
-# polynomial, u for the rounded 1 - u, half of one each for the two sums, all divided by 0.347: below 7 u = 3.5 eps.
+# Errors are in units of eps = 2 u (u the unit roundoff), relative to the exponential E. Near zero E is the polynomial
+# alone: 4 u. Elsewhere it is log(2) - log1p(r) at worst, with E >= 0.347 and |log1p| <= 0.347: 4 u of the polynomial,
+# u for the rounded 1 - u, half of one each for the two sums, all divided by 0.347: below 7 u = 3.5 eps.
 ULPS = 3.5
 
 
