@@ -6,6 +6,7 @@ fetched at import.
 """
 
 from gmkern import dynamics, random
+from gmkern._info import info
 from gmkern._version import __version__
 
-__all__ = ["__version__", "dynamics", "random"]
+__all__ = ["__version__", "dynamics", "info", "random"]

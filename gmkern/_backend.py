@@ -20,6 +20,7 @@ _TRITON = importlib.util.find_spec("triton") is not None
 _TRITON_INTERPRETS = _TRITON and os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
+ISAS = ("baseline", "avx2", "avx512")
 
 
 def choose(op: str, requested: str | None, candidates: Sequence[tuple[str, str | None]]) -> str:
@@ -89,4 +90,4 @@ def triton_interprets() -> bool:
 
 def isa() -> str:
     """The CPU instruction set in use: baseline, avx2 or avx512 (``GMKERN_ISA`` overrides)."""
-    return ("baseline", "avx2", "avx512")[int(ops.isa())]
+    return ISAS[int(ops.isa())]

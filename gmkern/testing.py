@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmkern._backend import ISAS
 from gmkern._library import ops
-
-ISAS = ("baseline", "avx2", "avx512")
 
 
 def supported_isas() -> tuple[str, ...]:

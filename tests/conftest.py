@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from gmkern import _backend
 from gmkern.testing import supported_isas
 
 TESTS = Path(__file__).parent
@@ -26,7 +27,7 @@ def pytest_report_header() -> str:
     import gmkern
 
     return (
-        f"gmkern {gmkern.__version__} from {Path(gmkern.__file__).parent}, isa {torch.ops.gmkern.isa()}, "
+        f"gmkern {gmkern.__version__} from {Path(gmkern.__file__).parent}, {_backend.isa()}, "
         f"torch {torch.__version__}, GMKERN_TEST_SEED={BASE_SEED}"
     )
 

@@ -1,0 +1,28 @@
+"""Which backend serves each public op on each kind of device, as data: one owner per op and device.
+
+The table of docs/architecture.md is this one, and a test compares both with what the ops really do.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Owner(NamedTuple):
+    """An op's owners: the backend that a call without ``backend=`` gets, on the CPU and on a CUDA device."""
+
+    op: str
+    """Its public name below ``gmkern``."""
+    cpu: str
+    cuda: str
+    kernels: tuple[str, ...]
+    """The compiled ops in ``torch.ops.gmkern`` behind it; none where it is composed of other ops."""
+    why: str
+    """The reason for these owners, in a line."""
+
+
+OWNERS: tuple[Owner, ...] = (
+    Owner("random.uniform", "cpu", "triton", ("noise",), "elementwise: Triton compiles it as well as CUDA C++ would"),
+    Owner("random.normal", "cpu", "triton", ("noise",), "the same"),
+    Owner("random.gumbel", "cpu", "triton", ("noise",), "the same"),
+)
