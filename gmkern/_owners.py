@@ -22,7 +22,9 @@ class Owner(NamedTuple):
 
 
 OWNERS: tuple[Owner, ...] = (
-    Owner("random.uniform", "cpu", "triton", ("noise",), "elementwise: Triton compiles it as well as CUDA C++ would"),
-    Owner("random.normal", "cpu", "triton", ("noise",), "the same"),
-    Owner("random.gumbel", "cpu", "triton", ("noise",), "the same"),
+    Owner("random.uniform", "cpu", "triton", ("noise",), "element-wise, so nothing that CUDA C++ could do better"),
+    Owner("random.normal", "cpu", "triton", ("noise",), "as above"),
+    Owner("random.gumbel", "cpu", "triton", ("noise",), "as above"),
+    Owner("dynamics.energy_and_forces", "reference", "reference", (), "differentiable PyTorch; no kernel yet"),
+    Owner("dynamics.simulate", "reference", "reference", (), "as above"),
 )

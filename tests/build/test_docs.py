@@ -1,0 +1,32 @@
+"""The Python in the README and in docs/ runs as it stands, each page in a process and a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gmkern
+
+ROOT = Path(__file__).parents[2]
+PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
+BLOCK = re.compile(r"^```python\n(.*?)^```", flags=re.M | re.S)
+
+
+def blocks(page: Path) -> list[str]:
+    return BLOCK.findall(page.read_text())
+
+
+@pytest.mark.skipif(not PAGES, reason="the pages are not beside an installed wheel")
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_python_blocks_run(page, tmp_path):
+    """The blocks of a page are one program: later ones use the names of earlier ones."""
+    program = tmp_path / "page.py"
+    program.write_text("\n".join(blocks(page)))
+    environment = {**os.environ, "PYTHONPATH": str(Path(gmkern.__file__).parents[1])}
+    done = subprocess.run([sys.executable, str(program)], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{page.name}:\n{done.stderr}"
