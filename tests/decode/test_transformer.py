@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from transformer_truth import CONFIGS, logits, scramble
 
 from gmkern.decode import Transformer, TransformerConfig
+from tests.decode.transformer_truth import CONFIGS, logits, scramble
 
 
 def build(name, **more):

@@ -1,4 +1,4 @@
-"""A decoder-only transformer in NumPy and float64, one token and one head at a time, for the tests to hold others to."""
+"""A decoder-only transformer in NumPy and float64, one token and one head at a time: the tests' truth."""
 
 import numpy as np
 from scipy.special import erf
