@@ -5,8 +5,8 @@ from scipy.special import erf
 
 CONFIGS = {
     "llama": {"d_model": 24, "n_heads": 4, "n_kv_heads": 2, "tie_embeddings": False},
-    "gpt2": {"d_model": 24, "n_heads": 4, "norm": "layernorm", "activation": "gelu_tanh", "position": "learned", "qkv_bias": True,
-                 "bias": True},
+    "gpt2": {"d_model": 24, "n_heads": 4, "norm": "layernorm", "activation": "gelu_tanh", "position": "learned",
+             "qkv_bias": True, "bias": True},
     "qwen2": {"d_model": 48, "n_heads": 3, "n_kv_heads": 1, "qkv_bias": True, "rope_theta": 1e6},
     "qwen3": {"d_model": 24, "n_heads": 3, "n_kv_heads": 3, "head_dim": 10, "qk_norm": True, "norm_eps": 1e-6},
     "geglu": {"d_model": 20, "n_heads": 2, "activation": "geglu", "bias": True, "position": "none"},
