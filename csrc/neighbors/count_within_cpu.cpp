@@ -1,0 +1,72 @@
+#include <torch/csrc/stable/library.h>
+
+#include <vector>
+
+#include "neighbors/pack.h"
+#include "neighbors/select.h"
+
+namespace gm {
+namespace {
+
+void (*body_of(float))(const Sweep<float>&, const Counts<float>&) { return GM_CALL_ISA(count_sweep_fp32); }
+void (*body_of(double))(const Sweep<double>&, const Counts<double>&) { return GM_CALL_ISA(count_sweep_fp64); }
+
+// The largest t with fl(sqrt(t)) <= radius (strict: < radius), so that a squared distance decides as its root does;
+// -1 where no distance is within.
+template <class F>
+F largest_square(F radius, bool strict) {
+    if (!(radius >= F(0)) || (strict && radius == F(0))) return F(-1);
+    if (is_infinite(radius) && !strict) return radius;
+    return next_down(least_square(strict ? radius : next_up(radius)));  // the least t that is not within, less one step
+}
+
+template <class F, class T>
+void count_rows(const T* queries, const T* references, const F* radii, const Points& p, bool per_reference, bool strict,
+                bool exclude_self, int64_t* counts) {
+    const int64_t n = per_reference ? p.references : p.queries;
+    const Blocking rows = blocking(p, sizeof(F), sizeof(F), 0);
+    // Bounds of one batch; groups of references read whole vectors.
+    std::vector<F> bounds(static_cast<size_t>(round_up(n, kGroup)), F(-1));
+    const auto body = body_of(F());
+    run_sweeps<F>(
+        queries, references, p, exclude_self, rows,
+        [&](int64_t b, int64_t q, int64_t count) {
+            if (q == 0)
+                for (int64_t i = 0; i < n; ++i)
+                    bounds[static_cast<size_t>(i)] = largest_square(radii[b * n + i], strict);
+            std::fill_n(counts + b * p.queries + q, count, 0);
+        },
+        [&](int64_t b, int64_t, const Sweep<F>& sweep) {
+            body(sweep, {bounds.data() + (per_reference ? sweep.first : sweep.query_first), per_reference,
+                         counts + b * p.queries + sweep.query_first});
+        },
+        [](int64_t, int64_t, int64_t) {});
+}
+
+Tensor count_within(const Tensor& queries, const Tensor& references, const Tensor& radii, bool per_reference,
+                    bool strict, bool exclude_self) {
+    const Points p = check_points(queries, references, exclude_self);
+    check_dim("radii", radii, 2);
+    check_contiguous_cpu("radii", radii);
+    check_size("radii", radii, 0, p.batch);
+    check_size("radii", radii, 1, per_reference ? p.references : p.queries);
+    const bool fp64 = queries.scalar_type() == ScalarType::Double;
+    check_dtype("radii", radii, fp64 ? ScalarType::Double : ScalarType::Float);
+    return with_points("queries", queries, [&](const auto* x) {
+        using T = std::decay_t<decltype(*x)>;
+        using F = std::conditional_t<std::is_same_v<T, double>, double, float>;
+        check_points_finite(queries, references, p, x);
+        const F* r = radii.const_data_ptr<F>();
+        for (int64_t i = 0; i < radii.numel(); ++i)
+            GM_CHECK(r[i] == r[i], "radii: got nan at position ", i, "; takes numbers");
+        Tensor counts = torch::stable::empty({p.batch, p.queries}, ScalarType::Long);
+        count_rows<F>(x, static_cast<const T*>(references.const_data_ptr()), r, p, per_reference, strict, exclude_self,
+                      counts.mutable_data_ptr<int64_t>());
+        return counts;
+    });
+}
+
+}  // namespace
+}  // namespace gm
+
+STABLE_TORCH_LIBRARY_IMPL(gmkern, CPU, m) { m.impl("count_within", TORCH_BOX(&gm::count_within)); }

@@ -1,0 +1,96 @@
+// The gradient of neighbour distances: each point gathers its edges in a fixed order, so that no bit depends on
+// threads.
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+#include "common/check.h"
+#include "common/parallel.h"
+
+namespace gm {
+namespace {
+
+template <class F>
+void add_scaled_difference(F* to, F weight, const F* x, const F* y, int64_t dim) {
+    for (int64_t d = 0; d < dim; ++d) to[d] += weight * (x[d] - y[d]);
+}
+
+// One batch: queries [n, dim], references [m, dim], indices and weights [n, k].
+template <class F>
+void pull(const F* x, const F* y, const int64_t* index, const F* weight, int64_t n, int64_t m, int64_t k, int64_t dim,
+          F* to_x, F* to_y) {
+    parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            std::fill_n(to_x + i * dim, dim, F(0));
+            for (int64_t e = i * k; e < (i + 1) * k; ++e)
+                add_scaled_difference(to_x + i * dim, weight[e], x + i * dim, y + index[e] * dim, dim);
+        }
+    });
+    // The edges sorted by reference (a counting sort keeps them in the order of the queries).
+    std::vector<int64_t> start(static_cast<size_t>(m + 1), 0), edges(static_cast<size_t>(n * k));
+    for (int64_t e = 0; e < n * k; ++e) ++start[static_cast<size_t>(index[e] + 1)];
+    for (size_t j = 1; j < start.size(); ++j) start[j] += start[j - 1];
+    {
+        std::vector<int64_t> next(start.begin(), start.end() - 1);
+        for (int64_t e = 0; e < n * k; ++e) edges[static_cast<size_t>(next[static_cast<size_t>(index[e])]++)] = e;
+    }
+    parallel_for(0, m, 16, [&](int64_t begin, int64_t end) {
+        for (int64_t j = begin; j < end; ++j) {
+            std::fill_n(to_y + j * dim, dim, F(0));
+            for (int64_t s = start[static_cast<size_t>(j)]; s < start[static_cast<size_t>(j + 1)]; ++s) {
+                const int64_t e = edges[static_cast<size_t>(s)];
+                add_scaled_difference(to_y + j * dim, weight[e], y + j * dim, x + e / k * dim, dim);
+            }
+        }
+    });
+}
+
+std::tuple<Tensor, Tensor> edge_pull(const Tensor& queries, const Tensor& references, const Tensor& indices,
+                                     const Tensor& weights) {
+    check_dim("queries", queries, 3);
+    check_dim("references", references, 3);
+    check_dim("indices", indices, 3);
+    check_dim("weights", weights, 3);
+    const int64_t batch = queries.size(0), n = queries.size(1), dim = queries.size(2), m = references.size(1),
+                  k = indices.size(2);
+    check_size("references", references, 0, batch);
+    check_size("references", references, 2, dim);
+    for (const auto& [name, t] : {std::pair{"indices", &indices}, std::pair{"weights", &weights}}) {
+        check_size(name, *t, 0, batch);
+        check_size(name, *t, 1, n);
+        check_size(name, *t, 2, k);
+    }
+    const ScalarType dtype = queries.scalar_type();
+    GM_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, "queries: got dtype ",
+             torch::headeronly::toString(dtype), "; takes Float or Double");
+    check_dtype("references", references, dtype);
+    check_dtype("weights", weights, dtype);
+    check_dtype("indices", indices, ScalarType::Long);
+    for (const auto& [name, t] : {std::pair{"queries", &queries}, std::pair{"references", &references},
+                                  std::pair{"indices", &indices}, std::pair{"weights", &weights}})
+        check_contiguous_cpu(name, *t);
+    const int64_t* index = indices.const_data_ptr<int64_t>();
+    for (int64_t e = 0; e < batch * n * k; ++e)
+        GM_CHECK(index[e] >= 0 && index[e] < m, "indices: got ", index[e], " at position ", e, "; takes 0 to ", m - 1);
+    Tensor to_queries = torch::stable::empty({batch, n, dim}, dtype);
+    Tensor to_references = torch::stable::empty({batch, m, dim}, dtype);
+    const auto run = [&](auto zero) {
+        using F = decltype(zero);
+        for (int64_t b = 0; b < batch; ++b)
+            pull(queries.const_data_ptr<F>() + b * n * dim, references.const_data_ptr<F>() + b * m * dim,
+                 index + b * n * k, weights.const_data_ptr<F>() + b * n * k, n, m, k, dim,
+                 to_queries.mutable_data_ptr<F>() + b * n * dim, to_references.mutable_data_ptr<F>() + b * m * dim);
+    };
+    if (dtype == ScalarType::Float)
+        run(0.0f);
+    else
+        run(0.0);
+    return std::make_tuple(to_queries, to_references);
+}
+
+}  // namespace
+}  // namespace gm
+
+STABLE_TORCH_LIBRARY_IMPL(gmkern, CPU, m) { m.impl("edge_pull", TORCH_BOX(&gm::edge_pull)); }
