@@ -132,13 +132,13 @@ GM_HD F exp_series(F r, double) {  // relative error of e^r 2e-17
 template <class F>
 GM_HD F exp_nonpositive(F x) {
     using R = typename Bits<F>::real;
-    using I = typename Bits<R>::I;
+    using U = typename Bits<R>::U;
     using Range = ExpRange<R>;
     const F shifted = x * F(Range::inverse_log2) + F(Range::magic);
     const F n = shifted - F(Range::magic);
     const F r = (x - n * F(Range::log2_high)) - n * F(Range::log2_low);
     const F y = F(R(1)) + (r + (r * r) * exp_series(r, R()));
-    const auto bits = bit_cast<I>(y) + (bit_cast<I>(shifted) << Range::mantissa);
+    const auto bits = bit_cast<U>(y) + (bit_cast<U>(shifted) << Range::mantissa);
     return select(x >= F(Range::lowest), bit_cast<R>(bits), F(R(0)));
 }
 

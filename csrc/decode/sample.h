@@ -29,8 +29,8 @@ enum class SampleFlaw : int { none = 0, not_finite = 1, no_legal_token = 2, toke
 struct SampleRow {
     const void* logits;
     LogitType type = LogitType::fp32;
-    int64_t vocab = 0;          // 1 to kSampleVocab
-    int64_t logits_stride = 1;  // between neighbouring tokens, in elements
+    int64_t vocab = 0;           // 1 to kSampleVocab
+    int64_t logits_stride = 1;   // between neighbouring tokens, in elements
     const bool* mask = nullptr;  // false: illegal
     int64_t mask_stride = 1;
     const int64_t* history = nullptr;  // tokens that repetition_penalty meets; those outside [0, vocab) are padding
@@ -38,8 +38,8 @@ struct SampleRow {
     SampleParams params;
     int64_t seed = 0, id = 0;
     uint32_t step = 0;
-    int64_t token = -1;    // >= 0: nothing is drawn, this token is scored
-    double slope = 0;      // with `gradient`: d loss / d logprob of `token`
+    int64_t token = -1;        // >= 0: nothing is drawn, this token is scored
+    double slope = 0;          // with `gradient`: d loss / d logprob of `token`
     void* gradient = nullptr;  // [vocab] floats (fp64 logits: doubles): d loss / d logits, at a fixed kept set
 };
 // Room in the fixed-point sums of probability.
