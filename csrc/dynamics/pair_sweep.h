@@ -193,9 +193,10 @@ struct PairSweep {
             tile.energy[b] = V(R(0));
         }
         const int64_t end = i0 + 16 * U < count ? i0 + 16 * U : count;
-        for (int64_t j = 0; j < i0; ++j) meet<want, false, U>(tile, i0, j);
-        for (int64_t j = i0; j < end; ++j) meet<want, true, U>(tile, i0, j);
-        for (int64_t j = end; j < count; ++j) meet<want, false, U>(tile, i0, j);
+        int64_t j = 0;
+        for (; j < i0; ++j) meet<want, false, U>(tile, i0, j);
+        for (; j < end; ++j) meet<want, true, U>(tile, i0, j);
+        for (; j < count; ++j) meet<want, false, U>(tile, i0, j);
 #pragma GCC unroll 4
         for (int b = 0; b < U; ++b) {
 #pragma GCC unroll 4
