@@ -7,6 +7,13 @@
 #include <cmath>
 #endif
 
+// Before a loop over axes or tiles: unrolled whole, so that what it indexes stays in registers.
+#if defined(__CUDACC__)
+#define GM_UNROLL _Pragma("unroll")
+#else
+#define GM_UNROLL _Pragma("GCC unroll 4")
+#endif
+
 GM_NAMESPACE_BEGIN
 
 // gmkern/dynamics/fields.py gives the parameters of each kind in this order.

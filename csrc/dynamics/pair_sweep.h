@@ -5,9 +5,12 @@
 // the last atom hold anything; what comes out of them is never read.
 #pragma once
 
+// GCC takes a loop over int64_t to run up to 2^63 times, and warns that an address would wrap.
+#pragma GCC diagnostic ignored "-Waggressive-loop-optimizations"
+
 #include "common/simd.h"
+#include "dynamics/box.h"
 #include "dynamics/dynamics.h"
-#include "dynamics/field.h"
 
 GM_NAMESPACE_BEGIN
 
@@ -39,38 +42,6 @@ GM_HD f32x16 nearest(f32x16 a) { return (a + f32x16(0x1.8p23f)) - f32x16(0x1.8p2
 GM_HD f64x16 nearest(f64x16 a) { return (a + f64x16(0x1.8p52)) - f64x16(0x1.8p52); }
 
 namespace {
-
-template <class T, int D>
-struct Vector {
-    T c[D];
-};
-
-// One system's box in R; rows of `inverse` are axes, its columns the cell's vectors.
-template <class R, int D>
-struct PeriodicBox {
-    R cell[D][D], inverse[D][D];
-
-    template <class F>
-    GM_HD void nearest_image(Vector<F, D>& d) const {
-        F images[D];
-#pragma GCC unroll 4
-        for (int k = 0; k < D; ++k) {
-            F s = d.c[0] * F(inverse[0][k]);
-#pragma GCC unroll 4
-            for (int a = 1; a < D; ++a) s = fma(d.c[a], F(inverse[a][k]), s);
-            images[k] = nearest(s);
-        }
-#pragma GCC unroll 4
-        for (int a = 0; a < D; ++a)
-#pragma GCC unroll 4
-            for (int k = 0; k < D; ++k) d.c[a] = fma(-images[k], F(cell[k][a]), d.c[a]);
-    }
-};
-template <class R, int D>
-struct NoBox {
-    template <class F>
-    GM_HD void nearest_image(Vector<F, D>&) const {}
-};
 
 // The pair part of a potential: one term without a cutoff, or a list of them.
 template <class R>
@@ -139,19 +110,19 @@ struct PairSweep {
     template <Want want, bool kDiagonal, int U>
     GM_HD void meet(Tile<U>& tile, int64_t i0, int64_t j) const {
         Vector<V, D> xj, uj;
-#pragma GCC unroll 4
+        GM_UNROLL
         for (int d = 0; d < D; ++d) {
             xj.c[d] = V(x[d * stride + j]);
             if (want == Want::hessian_times) uj.c[d] = V(u[d * stride + j]);
         }
-#pragma GCC unroll 4
+        GM_UNROLL
         for (int b = 0; b < U; ++b) {
             Vector<V, D> d;
-#pragma GCC unroll 4
+            GM_UNROLL
             for (int a = 0; a < D; ++a) d.c[a] = tile.x[b].c[a] - xj.c[a];
             box.nearest_image(d);
             V r2 = d.c[0] * d.c[0];
-#pragma GCC unroll 4
+            GM_UNROLL
             for (int a = 1; a < D; ++a) r2 = fma(d.c[a], d.c[a], r2);
             const auto self = convert<R>(iota<Index>()) == V(static_cast<R>(j - i0 - 16 * b));
             if (kDiagonal) r2 = select(self, V(R(1)), r2);  // then d = 0, and nothing is added
@@ -159,16 +130,16 @@ struct PairSweep {
             const V pull = pairs.pull(r2, inverse_r2);
             if (want == Want::hessian_times) {
                 Vector<V, D> du;
-#pragma GCC unroll 4
+                GM_UNROLL
                 for (int a = 0; a < D; ++a) du.c[a] = tile.u[b].c[a] - uj.c[a];
                 V along = d.c[0] * du.c[0];
-#pragma GCC unroll 4
+                GM_UNROLL
                 for (int a = 1; a < D; ++a) along = fma(d.c[a], du.c[a], along);
                 along = (along + along) * pairs.slope(r2, inverse_r2);
-#pragma GCC unroll 4
+                GM_UNROLL
                 for (int a = 0; a < D; ++a) tile.sum[b].c[a] = tile.sum[b].c[a] - fma(along, d.c[a], pull * du.c[a]);
             } else {
-#pragma GCC unroll 4
+                GM_UNROLL
                 for (int a = 0; a < D; ++a) tile.sum[b].c[a] = fma(pull, d.c[a], tile.sum[b].c[a]);
             }
             if (want == Want::forces_and_energy) {
@@ -182,9 +153,9 @@ struct PairSweep {
     template <Want want, int U>
     GM_HD void rows(int64_t i0) const {
         Tile<U> tile;
-#pragma GCC unroll 4
+        GM_UNROLL
         for (int b = 0; b < U; ++b) {
-#pragma GCC unroll 4
+            GM_UNROLL
             for (int d = 0; d < D; ++d) {
                 tile.x[b].c[d] = V::load(x + d * stride + i0 + 16 * b);
                 if (want == Want::hessian_times) tile.u[b].c[d] = V::load(u + d * stride + i0 + 16 * b);
@@ -197,9 +168,9 @@ struct PairSweep {
         for (; j < i0; ++j) meet<want, false, U>(tile, i0, j);
         for (; j < end; ++j) meet<want, true, U>(tile, i0, j);
         for (; j < count; ++j) meet<want, false, U>(tile, i0, j);
-#pragma GCC unroll 4
+        GM_UNROLL
         for (int b = 0; b < U; ++b) {
-#pragma GCC unroll 4
+            GM_UNROLL
             for (int d = 0; d < D; ++d) tile.sum[b].c[d].store(f + d * stride + i0 + 16 * b);
             if (want == Want::forces_and_energy) tile.energy[b].store(e + i0 + 16 * b);
         }

@@ -19,6 +19,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
     m.def(
         "simulate(Tensor positions, Tensor velocities, Tensor inverse_masses, Tensor system_ptr, int[] kinds, "
         "Tensor parameters, Tensor cell, Tensor inverse, int integrator, Tensor coefficients, Tensor seed, "
-        "Tensor sample_ids, Tensor step, SymInt steps, SymInt record_every, SymInt phase) "
+        "Tensor sample_ids, Tensor step, SymInt steps, SymInt record_every, SymInt phase, SymInt largest) "
         "-> (Tensor, Tensor, Tensor, Tensor)");
 }

@@ -107,10 +107,7 @@ struct SystemField {
         const TermList<R> list = {pairs, pair_count};
         if (cell != nullptr) {
             PeriodicBox<R, D> box;
-            for (int i = 0; i < D * D; ++i) {
-                box.cell[i / D][i % D] = static_cast<R>(cell[i]);
-                box.inverse[i / D][i % D] = static_cast<R>(inverse[i]);
-            }
+            box.read(cell, inverse);
             run<want, D>(list, box, x, u, f, e, count, stride);
         } else if (pair_count == 1 && !cut) {
             run<want, D>(OneTerm<R>{pairs[0]}, NoBox<R, D>(), x, u, f, e, count, stride);

@@ -46,12 +46,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> simulate(const Tensor& positions, con
                                                     const Tensor& cell, const Tensor& inverse, int64_t integrator,
                                                     const Tensor& coefficients, const Tensor& seed,
                                                     const Tensor& sample_ids, const Tensor& step, int64_t steps,
-                                                    int64_t record_every, int64_t phase) {
+                                                    int64_t record_every, int64_t phase, int64_t largest) {
     const Batch b = check_batch(positions, system_ptr, kinds, parameters, cell, inverse);
     check_trajectory(positions, velocities, inverse_masses, b.systems, integrator, coefficients, sample_ids, step,
                      steps, record_every, phase);
     for (const auto* t : {&velocities, &inverse_masses, &coefficients, &sample_ids, &step})
         check_contiguous_cpu("simulate", *t);
+    GM_CHECK(b.largest <= largest, "largest: got ", largest, "; a system has ", b.largest, " atoms");
     const PerRow seeds = per_row("seed", seed, b.systems);
 
     Tensor x = torch::stable::clone(positions), v = torch::stable::clone(velocities);

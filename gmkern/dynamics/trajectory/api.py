@@ -17,7 +17,14 @@ from gmkern.dynamics.energy import ops as energy_ops
 from gmkern.dynamics.energy import reference as energy_reference
 from gmkern.dynamics.energy.api import why_not_compiled
 from gmkern.dynamics.fields import Field, Potential, VectorField, packed
-from gmkern.dynamics.integrators import BAOAB, Integrator, per_system
+from gmkern.dynamics.integrators import (
+    BAOAB,
+    BAOAB_KIND,
+    EULER_MARUYAMA,
+    VELOCITY_VERLET,
+    Integrator,
+    per_system,
+)
 from gmkern.dynamics.systems import Box, Systems, box_of, masses_of, positions_of, systems_of
 from gmkern.dynamics.trajectory import ops
 from gmkern.dynamics.trajectory import progress as progress_bar
@@ -79,9 +86,11 @@ def simulate(
         from where it stopped, to the bit.
     record_every : keep the positions and energies of each such step; None keeps none.
     progress : whether to draw a bar (needs rich).
-    backend : None, "cpu" or "reference". Potentials: None takes the C++ kernels ("cpu"), else the plain-PyTorch
-        "reference", which serves every call. A ``VectorField`` runs as a Python loop around its module on any device,
-        and the backend ("cpu", "triton" or "reference") is that of its noise.
+    backend : None, "cpu", "cuda" or "reference". Potentials: None takes the C++ kernels ("cpu"), on CUDA tensors the
+        CUDA kernel ("cuda": VelocityVerlet, BAOAB and EulerMaruyama in 2 or 3 dimensions, systems that fit a block's
+        shared memory, thousands of atoms), and where those cannot serve the plain-PyTorch "reference". A
+        ``VectorField`` runs as a Python loop around its module on any device, and the backend ("cpu", "triton" or
+        "reference") is that of its noise.
 
     Returns
     -------
@@ -233,7 +242,12 @@ def _follow_potential(
         )
     why_not = f"has no gradient, and {trained[0]} requires grad" if trained else None
     why_not = why_not or why_not_compiled(kinds, parameters, systems.dim)
-    chosen = _backend.choose("simulate", backend, [("cpu", _backend.on_cpu(x.device) or why_not), ("reference", None)])
+    on_cuda = _backend.on_cuda(x.device) or why_not or _why_not_cuda(integrator, systems, x)
+    chosen = _backend.choose(
+        "simulate",
+        backend,
+        [("cpu", _backend.on_cpu(x.device) or why_not), ("cuda", on_cuda), ("reference", None)],
+    )
     n = systems.largest * systems.dim
 
     def noise(step: int) -> Tensor:  # a row's elements do not depend on how many are drawn: padding changes nothing
@@ -244,28 +258,24 @@ def _follow_potential(
     start = systems.padded(x)
     v = None if v is None else systems.padded(v)
     v = _starting_velocities(start, v, integrator, run, noise, each)
+    mask = systems.mask()
+
+    def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
+        return energy_reference.energy_and_forces(x, mask, kinds, parameters, box.cell, box.inverse)
+
     if chosen == "reference":
-        mask = systems.mask()
-
-        def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
-            return energy_reference.energy_and_forces(x, mask, kinds, parameters, box.cell, box.inverse)
-
         out = loop(run, start, v, each, lambda x, t: evaluate(x)[1], noise, lambda x: evaluate(x)[0])
         shaped = systems.unpadded
     else:
+        flat = systems.flat(x)
+        first_energy = None
+        if run.record_every and chosen == "cpu":
+            first_energy = energy_ops.energy_and_forces(flat, systems.ptr, kinds, parameters, box.cell, box.inverse)[0]
+        elif run.record_every:  # energies alone have no CUDA kernel
+            first_energy = evaluate(start)[0]
+        flat_v = None if v is None else systems.flat(systems.unpadded(v))
         out = sliced(
-            ops.simulate,
-            lambda x: energy_ops.energy_and_forces(x, systems.ptr, kinds, parameters, box.cell, box.inverse)[0],
-            run,
-            systems.flat(x),
-            None if v is None else systems.flat(systems.unpadded(v)),
-            inverse_masses,
-            systems,
-            kinds,
-            parameters,
-            box,
-            seeds,
-            ids,
+            ops.simulate, run, flat, flat_v, first_energy, inverse_masses, systems, kinds, parameters, box, seeds, ids
         )
 
         def shaped(x: Tensor) -> Tensor:
@@ -277,6 +287,19 @@ def _follow_potential(
         None if out.frames is None else shaped(out.frames),
         out.energies,
     )
+
+
+def _why_not_cuda(integrator: Integrator, systems: Systems, x: Tensor) -> str | None:
+    """Why the CUDA kernel cannot serve this call on x's device, or None."""
+    if integrator.kind not in (VELOCITY_VERLET, BAOAB_KIND, EULER_MARUYAMA):
+        return f"takes VelocityVerlet, BAOAB and EulerMaruyama, got {type(integrator).__name__}"
+    if systems.dim not in (2, 3):
+        return f"takes positions of dimension 2 or 3, got {systems.dim}"
+    # four arrays of a system live in a block's shared memory, beside 4 KiB of sums and constants
+    properties = torch.cuda.get_device_properties(x.device)
+    room = getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block) - 4096
+    most = room // (4 * systems.dim * x.element_size()) - 4
+    return None if systems.largest <= most else f"takes systems of up to {most} atoms here, got {systems.largest}"
 
 
 def _starting_velocities(

@@ -30,6 +30,7 @@ def _(
     steps: int,
     record_every: int,
     phase: int,
+    largest: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     frames = 0 if record_every == 0 else (phase + steps) // record_every - phase // record_every
     return (

@@ -17,10 +17,10 @@ _FIRST_PAIRS = 10_000_000  # work of the first slice, when the speed is not know
 
 def sliced(
     op: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]],
-    energy: Callable[[Tensor], Tensor],
     run: Run,
     x: Tensor,
     v: Tensor | None,
+    first_energy: Tensor | None,
     inverse_masses: Tensor,
     systems: Systems,
     kinds: list[int],
@@ -29,18 +29,18 @@ def sliced(
     seed: Tensor,
     sample_ids: Tensor,
 ) -> Outcome:
-    """Runs ``op`` (gmkern::simulate) slice after slice on x, v [M, D]; ``energy`` [S] of positions is for frame 0."""
+    """Runs ``op`` (gmkern::simulate) slice after slice on x, v [M, D]; ``first_energy`` [S] is that of frame 0."""
     state, speeds = x, torch.zeros_like(x) if v is None else v
     none = torch.zeros(1, dtype=torch.float64, device=x.device)
     columns = [run.coefficients.get(name, none) for name in ("dt", "temperature", "friction", "noise")]
     coefficients = torch.stack(torch.broadcast_tensors(*columns), dim=1).contiguous()
     every = run.record_every or 0
     frames = energies = None
-    if every:
+    if first_energy is not None:
         count = 1 + run.steps // every
         frames = x.new_empty((count, *x.shape))
         energies = x.new_empty((count, systems.count))
-        frames[0], energies[0] = x, energy(x)
+        frames[0], energies[0] = x, first_energy
     done, kept = 0, 1
     length = max(1, _FIRST_PAIRS // max(1, x.shape[0] * systems.largest))
     while done < run.steps:
@@ -49,7 +49,7 @@ def sliced(
         step = torch.tensor(run.start_step + done, dtype=torch.int64, device=x.device)
         state, speeds, new_frames, new_energies = op(
             state, speeds, inverse_masses, systems.ptr, kinds, parameters, box.cell, box.inverse, run.kind,
-            coefficients, seed, sample_ids, step, length, every, done,
+            coefficients, seed, sample_ids, step, length, every, done, systems.largest,
         )  # fmt: skip
         if frames is not None and energies is not None:
             more = kept + new_frames.shape[0]
