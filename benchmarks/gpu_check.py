@@ -4,8 +4,8 @@
 
 Needs PyTorch, Triton and the prebuilt library in ``gmkern/lib`` (``make build GMKERN_CUDA=1``); gmkern itself need not
 be installed. Each case runs in a process of its own, so one that fails, hangs or poisons the device is a red row and
-does not stop the rest. Finishes within its budget, prints a short table last and writes ``gpu_check.json``. Without a GPU
-it says so and exits with status 2; ``--dry-run`` goes through all of it in tiny shapes on the CPU and reports no figure.
+does not stop the rest. Finishes within its budget, prints a short table last and writes ``gpu_check.json``. Without a
+GPU it says so and exits with status 2; ``--dry-run`` runs it all in tiny shapes on the CPU, to test this program.
 """
 
 from __future__ import annotations
