@@ -14,8 +14,8 @@ struct CountWithin {
     GM_HD void operator()(int64_t row, int64_t reference, int lanes, x16<F> squares) const {
         const x16<F> bounds = to.per_reference ? x16<F>::load(to.bounds + reference) : x16<F>(to.bounds[row]);
         uint32_t bits = bits_le(squares, bounds) & ((1u << lanes) - 1);
-        if (s.exclude_self) {
-            const int64_t self = s.query_first + row - s.first - reference;
+        if (s.selves != nullptr) {
+            const int64_t self = s.selves[row] - s.first - reference;
             if (self >= 0 && self < kGroup) bits &= ~(1u << self);
         }
         to.counts[row] += __builtin_popcount(bits);

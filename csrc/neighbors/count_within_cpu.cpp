@@ -20,27 +20,24 @@ F largest_square(F radius, bool strict) {
     return next_down(least_square(strict ? radius : next_up(radius)));  // the least t that is not within, less one step
 }
 
+// One batch.
 template <class F, class T>
 void count_rows(const T* queries, const T* references, const F* radii, const Points& p, bool per_reference, bool strict,
                 bool exclude_self, int64_t* counts) {
     const int64_t n = per_reference ? p.references : p.queries;
-    const Blocking rows = blocking(p, sizeof(F), sizeof(F), 0);
-    // Bounds of one batch; groups of references read whole vectors.
-    std::vector<F> bounds(static_cast<size_t>(round_up(n, kGroup)), F(-1));
+    std::vector<F> bounds(static_cast<size_t>(round_up(n, kGroup)), F(-1));  // groups of references read whole vectors
+    for (int64_t i = 0; i < n; ++i) bounds[static_cast<size_t>(i)] = largest_square(radii[i], strict);
+    std::fill_n(counts, p.queries, 0);
     const auto body = body_of(F());
+    int64_t slab = 0;  // the number of its first query
     run_sweeps<F>(
-        queries, references, p, exclude_self, rows,
-        [&](int64_t b, int64_t q, int64_t count) {
-            if (q == 0)
-                for (int64_t i = 0; i < n; ++i)
-                    bounds[static_cast<size_t>(i)] = largest_square(radii[b * n + i], strict);
-            std::fill_n(counts + b * p.queries + q, count, 0);
+        queries, references, p, Rows{nullptr, p.queries}, exclude_self, blocking(p, p.queries, sizeof(F), sizeof(F), 0),
+        [&](int64_t q, int64_t) { slab = q; },
+        [&](int64_t first, const Sweep<F>& sweep) {
+            const int64_t query = slab + first;
+            body(sweep, {bounds.data() + (per_reference ? sweep.first : query), per_reference, counts + query});
         },
-        [&](int64_t b, int64_t, const Sweep<F>& sweep) {
-            body(sweep, {bounds.data() + (per_reference ? sweep.first : sweep.query_first), per_reference,
-                         counts + b * p.queries + sweep.query_first});
-        },
-        [](int64_t, int64_t, int64_t) {});
+        [](int64_t, int64_t) {});
 }
 
 Tensor count_within(const Tensor& queries, const Tensor& references, const Tensor& radii, bool per_reference,
@@ -60,8 +57,10 @@ Tensor count_within(const Tensor& queries, const Tensor& references, const Tenso
         for (int64_t i = 0; i < radii.numel(); ++i)
             GM_CHECK(r[i] == r[i], "radii: got nan at position ", i, "; takes numbers");
         Tensor counts = torch::stable::empty({p.batch, p.queries}, ScalarType::Long);
-        count_rows<F>(x, static_cast<const T*>(references.const_data_ptr()), r, p, per_reference, strict, exclude_self,
-                      counts.mutable_data_ptr<int64_t>());
+        const T* y = static_cast<const T*>(references.const_data_ptr());
+        for (int64_t b = 0; b < p.batch; ++b)
+            count_rows<F>(x + b * p.queries * p.dim, y + b * p.references * p.dim, r + b * radii.size(1), p,
+                          per_reference, strict, exclude_self, counts.mutable_data_ptr<int64_t>() + b * p.queries);
         return counts;
     });
 }

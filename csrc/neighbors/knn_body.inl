@@ -21,7 +21,7 @@ struct KeepNearest {
         squares.store(square);
         auto* keys = to.keys + row * to.capacity;
         int64_t count = to.counts[row];
-        const int64_t self = s.exclude_self ? s.query_first + row : -1;
+        const int64_t self = s.selves != nullptr ? s.selves[row] : -1;
         for (; bits != 0; bits &= bits - 1) {
             const int lane = __builtin_ctz(bits);
             const int64_t index = s.first + reference + lane;

@@ -4,8 +4,7 @@
 #include <limits>
 #include <tuple>
 
-#include "neighbors/pack.h"
-#include "neighbors/select.h"
+#include "neighbors/screen.h"
 
 namespace gm {
 namespace {
@@ -15,71 +14,82 @@ void (*body_of(double))(const Sweep<double>&, const Reservoirs<double>&) { retur
 
 // Room for k candidates and those that come before the limit is tightened again.
 int64_t reservoir_capacity(int64_t k, int64_t references) {
-    return std::min(k + std::max<int64_t>(std::min<int64_t>(k, 256), 4), references + 1);
+    return std::min(k + std::clamp<int64_t>(k, 4, 256), references + 1);
 }
 
-template <class F, class T>
-void knn_rows(const T* queries, const T* references, const Points& p, int64_t k, bool root, bool exclude_self,
-              int64_t block_rows, F* distances, int64_t* indices) {
+// The chosen rows by the differences of every pair. done(row, keys, count) for each row, in parallel.
+template <class F, class T, class Done>
+void run_direct(const T* queries, const T* references, const Points& p, const Rows& chosen, int64_t k, bool root,
+                bool exclude_self, int64_t block_rows, const Done& done) {
     using Key = typename KeyOf<F>::type;
     const int64_t capacity = reservoir_capacity(k, p.references);
-    const Blocking rows =
-        blocking(p, sizeof(F), capacity * static_cast<int64_t>(sizeof(Key)) + 8 + sizeof(F), block_rows);
+    const int64_t state = capacity * static_cast<int64_t>(sizeof(Key)) + 8 + static_cast<int64_t>(sizeof(F));
+    const Blocking rows = blocking(p, chosen.count, sizeof(F), state, block_rows);
     const auto slab = static_cast<size_t>(rows.slab);
     const std::unique_ptr<Key[]> keys(new Key[slab * static_cast<size_t>(capacity)]);
     const std::unique_ptr<int64_t[]> counts(new int64_t[slab]);
     const std::unique_ptr<F[]> limits(new F[slab]);
     const auto body = body_of(F());
     run_sweeps<F>(
-        queries, references, p, exclude_self, rows,
-        [&](int64_t, int64_t, int64_t count) {
+        queries, references, p, chosen, exclude_self, rows,
+        [&](int64_t, int64_t count) {
             std::fill(counts.get(), counts.get() + count, 0);
             std::fill(limits.get(), limits.get() + count, std::numeric_limits<F>::quiet_NaN());
         },
-        [&](int64_t, int64_t first, const Sweep<F>& sweep) {
+        [&](int64_t first, const Sweep<F>& sweep) {
             body(sweep, {keys.get() + first * capacity, counts.get() + first, limits.get() + first, capacity, k, root});
         },
-        [&](int64_t b, int64_t q, int64_t count) {
+        [&](int64_t q, int64_t count) {
             parallel_for(0, count, std::max<int64_t>(1, 4096 / k), [&](int64_t begin, int64_t end) {
-                for (int64_t row = begin; row < end; ++row) {
-                    Key* found = keys.get() + row * capacity;
-                    keep_smallest(found, counts[row], k);
-                    std::sort(found, found + k);
-                    const int64_t to = (b * p.queries + q + row) * k;
-                    for (int64_t i = 0; i < k; ++i) {
-                        distances[to + i] = key_distance(found[i]);
-                        indices[to + i] = key_index(found[i]);
-                    }
-                }
+                for (int64_t i = begin; i < end; ++i)
+                    done(chosen[q + i], keys.get() + i * capacity, counts[static_cast<size_t>(i)]);
             });
         });
 }
 
-template <class T>
-struct ResultOf {
-    using type = float;
-};
-template <>
-struct ResultOf<double> {
-    using type = double;
-};
+enum class Method : int64_t { automatic = 0, direct = 1, screened = 2 };
+
+template <class F, class T>
+void knn_rows(const T* queries, const T* references, const Points& p, int64_t k, bool root, bool exclude_self,
+              int64_t block_rows, Method method, F* distances, int64_t* indices) {
+    const auto write = [&](int64_t row, auto* keys, int64_t count) {
+        keep_smallest(keys, count, k);
+        std::sort(keys, keys + k);
+        for (int64_t i = 0; i < k; ++i) {
+            distances[row * k + i] = key_distance(keys[i]);
+            indices[row * k + i] = key_index(keys[i]);
+        }
+    };
+    Rows chosen{nullptr, p.queries};
+    std::vector<int64_t> left;
+    if (method == Method::screened || (method == Method::automatic && screening_pays(p, k))) {
+        left = run_screen<F>(queries, references, p, k, root, exclude_self, block_rows, write);
+        chosen = {left.data(), static_cast<int64_t>(left.size())};
+    }
+    if (chosen.count > 0) run_direct<F>(queries, references, p, chosen, k, root, exclude_self, block_rows, write);
+}
 
 std::tuple<Tensor, Tensor> knn(const Tensor& queries, const Tensor& references, int64_t k, int64_t metric,
-                               bool exclude_self, int64_t block_rows) {
+                               bool exclude_self, int64_t block_rows, int64_t method) {
     const Points p = check_points(queries, references, exclude_self);
     GM_CHECK(metric == 0 || metric == 1, "metric: got ", metric, "; takes 0 or 1");
     GM_CHECK(block_rows >= 0, "block_rows: got ", block_rows, "; takes 0 or a number of rows");
     GM_CHECK(k >= 1 && k <= p.references - exclude_self, "k: got ", k, "; takes 1 to ", p.references - exclude_self,
              exclude_self ? ", the references but for the query itself" : ", the number of references");
+    GM_CHECK(method >= 0 && method <= 2, "method: got ", method, "; takes 0, 1 or 2");
+    GM_CHECK(method != 2 || screening_can(p, k), "method: got 2; takes it for 17 to 2^15 coordinates and k <= 224");
     return with_points("queries", queries, [&](const auto* x) {
         using T = std::decay_t<decltype(*x)>;
-        using F = typename ResultOf<T>::type;
+        using F = std::conditional_t<std::is_same_v<T, double>, double, float>;
         check_points_finite(queries, references, p, x);
         Tensor distances =
             torch::stable::empty({p.batch, p.queries, k}, sizeof(F) == 8 ? ScalarType::Double : ScalarType::Float);
         Tensor indices = torch::stable::empty({p.batch, p.queries, k}, ScalarType::Long);
-        knn_rows<F>(x, static_cast<const T*>(references.const_data_ptr()), p, k, metric == 0, exclude_self, block_rows,
-                    distances.mutable_data_ptr<F>(), indices.mutable_data_ptr<int64_t>());
+        const T* y = static_cast<const T*>(references.const_data_ptr());
+        for (int64_t b = 0; b < p.batch; ++b)
+            knn_rows<F>(x + b * p.queries * p.dim, y + b * p.references * p.dim, p, k, metric == 0, exclude_self,
+                        block_rows, static_cast<Method>(method), distances.mutable_data_ptr<F>() + b * p.queries * k,
+                        indices.mutable_data_ptr<int64_t>() + b * p.queries * k);
         return std::make_tuple(distances, indices);
     });
 }

@@ -19,13 +19,12 @@ constexpr int64_t kLowWidth = 16;  // up to this width, lanes are references; ab
 // A tile of queries meets a block of references.
 template <class F>
 struct Sweep {
-    const F* queries;     // [round_up(query_count, kQueryTile), width]
-    int64_t query_first;  // the number of row 0 in its batch
+    const F* queries;       // [round_up(query_count, kQueryTile), width]
+    const int64_t* selves;  // [query_count]: the reference that is the query itself and does not count, or null
     int64_t query_count;
     const F* references;   // [round_up(count, kGroup), width], laid out as above
     int64_t first, count;  // numbers of the references in their batch: first .. first + count - 1
     int64_t width;
-    bool exclude_self;  // reference i is query i
 };
 
 // Keys of the candidates: distance bits above the index, so that < is the total order (distance, index).
@@ -60,6 +59,81 @@ struct Counts {
     bool per_reference;
     int64_t* counts;  // [query_count], added to
 };
+
+// --- screening by integer dot products (docs/neighbors.md has the proof) ---
+//
+// A point x is taken about a common centre and rounded to a lattice of its own: x' = x - centre, and x^ = scale * X
+// with integers |X_d| <= 127. Only its residual |x' - x^| is lost, and the triangle inequality bounds what that does to
+// a distance; X.Y itself is exact. Every stored float below is rounded to the safe side by kScreenSlack.
+constexpr float kScreenSlack = 1.0f / (1 << 19);
+constexpr int64_t kScreenWidth = 1 << 15;     // coordinates at most: X.Y stays in an int32
+constexpr int64_t kMostCandidates = 1 << 13;  // of one query
+
+// Integers of packed points. With VNNI they are bytes: queries [row][width] of X + 128 (unsigned), references in groups
+// of 16, [group][width / 4][lane][4] (signed). Else they are int16: queries [row][width], references
+// [group][width / 2][lane][2].
+struct Lattice {
+    void* values;
+    float* scales;     // queries: -2 scale; references: scale
+    float* norms;      // |x^|^2, less the slack
+    float* residuals;  // |x' - x^|, plus the slack
+    int32_t* starts;   // references: where the dot product starts, -128 sum Y for bytes, else 0
+};
+
+template <class F>
+struct Quantise {
+    const F* rows;    // [count, width]
+    const F* centre;  // [width], 0 in the padding
+    int64_t count, width;
+    bool references;  // or queries
+    Lattice to;       // entry 0 is that of row 0; references: row 0 begins a group, and the last group is filled up
+};
+
+// Candidates of each query: |x^ - y^|^2 less the slack, the residual of y, and its number. What lies beyond `reach`
+// cannot matter.
+struct Candidates {
+    float *squares, *residuals;  // [rows, capacity], and 16 more of room
+    uint32_t* index;             // [rows, capacity], and 16 more of room
+    int32_t* counts;             // [rows]; -1: too many, the row is to be done without screening
+    int32_t* next;               // [rows]: the count at which the reach is drawn in
+    float* reach;                // [rows]: (k-th smallest upper bound) * stretch + own residual, plus the slack
+    const float *own_norm, *own_residual;  // [rows]: the queries' in their lattice
+    int64_t capacity, k;                   // 2 k + 64 <= capacity <= kMostCandidates, a multiple of 16
+    float stretch;                         // covers the rounding of the final distances
+};
+
+struct Screen {
+    Lattice queries, references;
+    const int64_t* selves;
+    int64_t query_count;   // queries.values has rows up to a multiple of kScreenQueryTile
+    int64_t first, count;  // numbers of the references; references.values has rows up to a multiple of kScreenTile
+    int64_t width;
+    Candidates to;
+};
+constexpr int64_t kScreenQueryTile = 6, kScreenTile = 64;
+
+// One query's candidates, computed as differences.
+template <class F>
+struct Rerank {
+    const F* query;  // [width]
+    // Reference i as [width] numbers: in place, or through the scratch.
+    const F* (*reference)(const void* context, int64_t i, F* scratch);
+    const void* context;
+    F* scratch;  // [width]
+    int64_t width;
+    Candidates from;  // of the one row
+    bool root;
+    typename KeyOf<F>::type* keys;  // [capacity]
+};
+
+// 1 or 2: bytes of an integer on this set and processor.
+GM_DECLARE_ISA(int, screen_value_bytes, ())
+GM_DECLARE_ISA(void, quantise_fp32, (const Quantise<float>&))
+GM_DECLARE_ISA(void, quantise_fp64, (const Quantise<double>&))
+GM_DECLARE_ISA(void, screen_tile, (const Screen&))
+// The number of keys, at least k; -1 where the row is to be done without screening.
+GM_DECLARE_ISA(int64_t, rerank_fp32, (const Rerank<float>&))
+GM_DECLARE_ISA(int64_t, rerank_fp64, (const Rerank<double>&))
 
 GM_DECLARE_ISA(void, knn_sweep_fp32, (const Sweep<float>&, const Reservoirs<float>&))
 GM_DECLARE_ISA(void, knn_sweep_fp64, (const Sweep<double>&, const Reservoirs<double>&))

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
@@ -134,45 +135,53 @@ constexpr int64_t kSlabBytes = int64_t(64) << 20, kBlockBytes = int64_t(512) << 
 struct Blocking {
     int64_t slab, block;  // rows
 };
-inline Blocking blocking(const Points& p, int64_t real_bytes, int64_t state_bytes, int64_t block_rows) {
+inline Blocking blocking(const Points& p, int64_t queries, int64_t real_bytes, int64_t state_bytes,
+                         int64_t block_rows) {
     const int64_t row = p.width * real_bytes;
     const int64_t least = kQueryTile * num_threads();
-    const int64_t slab = std::min(round_up(p.queries, kQueryTile),
+    const int64_t slab = std::min(round_up(queries, kQueryTile),
                                   round_up(std::max(kSlabBytes / (row + state_bytes), least), kQueryTile));
     const int64_t wanted = block_rows > 0 ? block_rows : std::clamp<int64_t>(kBlockBytes / row, 64, 16384);
     return {slab, std::min(round_up(p.references, kGroup), round_up(wanted, kGroup))};
 }
 
-// For each slab of queries of each batch: begin(b, first, count), then body(Sweep) for pieces of the slab against each
-// block of references, in parallel, then finish(b, first, count). A query meets references in the order of their index.
+// Queries of one batch: rows 0 .. count - 1, or those of a list.
+struct Rows {
+    const int64_t* list;
+    int64_t count;
+    int64_t operator[](int64_t i) const { return list != nullptr ? list[i] : i; }
+};
+
+// For each slab of queries: begin(first, count), then body(row of the slab, Sweep) for pieces of it against each block
+// of references, in parallel, then finish(first, count). A query meets references in the order of their index.
 template <class F, class T, class Begin, class Body, class Finish>
-inline void run_sweeps(const T* queries, const T* references, const Points& p, bool exclude_self, const Blocking& rows,
-                       const Begin& begin, const Body& body, const Finish& finish) {
+inline void run_sweeps(const T* queries, const T* references, const Points& p, const Rows& chosen, bool exclude_self,
+                       const Blocking& rows, const Begin& begin, const Body& body, const Finish& finish) {
     const auto slab = std::make_unique<F[]>(static_cast<size_t>(rows.slab * p.width));
     const auto block = std::make_unique<F[]>(static_cast<size_t>(rows.block * p.width));
-    for (int64_t b = 0; b < p.batch; ++b) {
-        const T* x = queries + b * p.queries * p.dim;
-        const T* y = references + b * p.references * p.dim;
-        for (int64_t q = 0; q < p.queries; q += rows.slab) {
-            const int64_t count = std::min(rows.slab, p.queries - q);
-            pack_rows(slab.get(), x, q, q + count, round_up(count, kQueryTile), p.dim, p.width);
-            begin(b, q, count);
-            for (int64_t r = 0; r < p.references; r += rows.block) {
-                const int64_t held = std::min(rows.block, p.references - r);
-                parallel_for(0, (held + kGroup - 1) / kGroup, 16, [&](int64_t from, int64_t to) {
-                    for (int64_t g = from; g < to; ++g)
-                        pack_group(block.get() + g * kGroup * p.width, y, r + g * kGroup,
-                                   std::min(r + (g + 1) * kGroup, r + held), p.dim, p.width);
-                });
-                parallel_for(0, (count + kQueryTile - 1) / kQueryTile, 1, [&](int64_t from, int64_t to) {
-                    const int64_t first = from * kQueryTile;
-                    body(b, first,
-                         Sweep<F>{slab.get() + first * p.width, q + first, std::min(to * kQueryTile, count) - first,
-                                  block.get(), r, held, p.width, exclude_self});
-                });
-            }
-            finish(b, q, count);
+    const auto selves = std::make_unique<int64_t[]>(exclude_self ? static_cast<size_t>(rows.slab) : 0);
+    for (int64_t q = 0; q < chosen.count; q += rows.slab) {
+        const int64_t count = std::min(rows.slab, chosen.count - q);
+        for (int64_t i = 0; i < count; ++i) {
+            const int64_t row = chosen[q + i];
+            pack_rows(slab.get() + i * p.width, queries, row, row + 1, 1, p.dim, p.width);
+            if (exclude_self) selves[static_cast<size_t>(i)] = row;
         }
+        begin(q, count);
+        for (int64_t r = 0; r < p.references; r += rows.block) {
+            const int64_t held = std::min(rows.block, p.references - r);
+            parallel_for(0, (held + kGroup - 1) / kGroup, 16, [&](int64_t from, int64_t to) {
+                for (int64_t g = from; g < to; ++g)
+                    pack_group(block.get() + g * kGroup * p.width, references, r + g * kGroup,
+                               std::min(r + (g + 1) * kGroup, r + held), p.dim, p.width);
+            });
+            parallel_for(0, (count + kQueryTile - 1) / kQueryTile, 1, [&](int64_t from, int64_t to) {
+                const int64_t first = from * kQueryTile;
+                body(first, Sweep<F>{slab.get() + first * p.width, exclude_self ? selves.get() + first : nullptr,
+                                     std::min(to * kQueryTile, count) - first, block.get(), r, held, p.width});
+            });
+        }
+        finish(q, count);
     }
 }
 

@@ -135,20 +135,27 @@ template <int Q, int R, class F>
 GM_HD void difference_tile(const F* x, const F* y, int64_t width, x16<F>* acc, int stride) {
     using V = x16<F>;
     V a[Q][R];
+#pragma GCC unroll 4
     for (int i = 0; i < Q; ++i)
+#pragma GCC unroll 4
         for (int j = 0; j < R; ++j) a[i][j] = V(F(0));
     for (int64_t d = 0; d < width; d += 16) {
         V xs[Q];
+#pragma GCC unroll 4
         for (int i = 0; i < Q; ++i) xs[i] = V::load(x + i * width + d);
+#pragma GCC unroll 4
         for (int j = 0; j < R; ++j) {
             const V ys = V::load(y + j * width + d);
+#pragma GCC unroll 4
             for (int i = 0; i < Q; ++i) {
                 const V e = xs[i] - ys;
                 a[i][j] = a[i][j] + e * e;
             }
         }
     }
+#pragma GCC unroll 4
     for (int i = 0; i < Q; ++i)
+#pragma GCC unroll 4
         for (int j = 0; j < R; ++j) acc[i * stride + j] = a[i][j];
 }
 

@@ -52,8 +52,8 @@ def novelty(
       training sample that is there twice. Small values single out one training sample;
     * ``authenticity``: the share of generated samples that are farther from their nearest training sample than that
       training sample is from its own nearest (higher is more authentic);
-    * ``c_t``: the data-copying score: the Mann-Whitney statistic of generated against held-out distances to the training
-      set, standardised; below about -3 samples copy, above about 3 they underfit. None without a holdout;
+    * ``c_t``: the data-copying score: the Mann-Whitney statistic of generated against held-out distances to the
+      training set, standardised; below about -3 samples copy, above about 3 they underfit. None without a holdout;
     * ``duplicates``: the number of generated samples with ``distance <= tolerance``.
 
     Raises
@@ -66,8 +66,8 @@ def novelty(
     N x M matrix is held. ``c_t`` is the global score, without the cells of the paper's k-means, with ties counted half
     and neither continuity nor tie correction (docs/metrics.md).
 
-    Sources: Alaa et al., "How Faithful is your Synthetic Data?", 2022 (authenticity, indexed as dgm-eval does); Meehan et
-    al., "A Non-Parametric Test to Detect Data-Copying in Generative Models", 2020 (C_T).
+    Sources: Alaa et al., "How Faithful is your Synthetic Data?", 2022 (authenticity, indexed as dgm-eval does); Meehan
+    et al., "A Non-Parametric Test to Detect Data-Copying in Generative Models", 2020 (C_T).
 
     Examples
     --------

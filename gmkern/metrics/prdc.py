@@ -45,8 +45,8 @@ def prdc(real: ArrayLike, generated: ArrayLike, k: int = 5, *, strict: bool = Tr
 
     Notes
     -----
-    Memory is that of the inputs, of [N] radii and of the neighbour ops; no N x M matrix is held. Every decision compares
-    exact distances (docs/neighbors.md), so the result does not depend on threads, instruction set or backend.
+    Memory is that of the inputs, of [N] radii and of the neighbour ops; no N x M matrix is held. Every decision
+    compares exact distances (docs/neighbors.md), so the result does not depend on threads, instruction set or backend.
     Not differentiable; returns Python floats.
 
     Sources: Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019;

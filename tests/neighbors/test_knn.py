@@ -209,7 +209,7 @@ def test_bad_input(arguments: dict, error: type[Exception], text: str) -> None:
 )
 def test_the_op_checks_too(change: dict, text: str) -> None:
     given = {"queries": torch.zeros(1, 10, 3), "references": torch.zeros(1, 20, 3), "k": 1, "metric": 0}
-    given |= {"exclude_self": False, "block_rows": 0, **change}
+    given |= {"exclude_self": False, "block_rows": 0, "method": 0, **change}
     with pytest.raises(RuntimeError, match=text):
         torch.ops.gmkern.knn(**given)
 

@@ -86,8 +86,8 @@ def test_opcheck() -> None:
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         x = torch.randn(2, 7, 3).to(dtype).requires_grad_()
         y = torch.randn(2, 9, 3).to(dtype).requires_grad_()
-        torch.library.opcheck(torch.ops.gmkern.knn.default, (x, y, 3, 0, False, 0))
-        torch.library.opcheck(torch.ops.gmkern.knn.default, (x, x, 3, 1, True, 4))
+        torch.library.opcheck(torch.ops.gmkern.knn.default, (x, y, 3, 0, False, 0, 0))
+        torch.library.opcheck(torch.ops.gmkern.knn.default, (x, x, 3, 1, True, 4, 0))
     x = torch.randn(2, 7, 3, requires_grad=True)
     y = torch.randn(2, 9, 3, requires_grad=True)
     indices, weights = torch.randint(9, (2, 7, 4)), torch.randn(2, 7, 4, requires_grad=True)

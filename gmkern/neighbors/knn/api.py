@@ -87,7 +87,7 @@ def knn(
     rows = 0 if block_rows is None else _validate.integer("block_rows", block_rows, low=1)
     chosen = _backend.choose("neighbors.knn", backend, [("cpu", _backend.on_cpu(x.device)), ("reference", None)])
     if chosen == "cpu":
-        found = KNN(*_points.called(ops.knn, x, y, k, METRICS.index(metric), bool(exclude_self), rows))
+        found = KNN(*_points.called(ops.knn, x, y, k, METRICS.index(metric), bool(exclude_self), rows, 0))
     else:
         found = KNN(
             *reference.knn(x, y, k, root=metric == "euclidean", exclude_self=bool(exclude_self), block_rows=rows)

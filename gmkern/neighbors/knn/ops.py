@@ -22,7 +22,9 @@ edge_pull = ops.edge_pull.default
 
 
 @torch.library.register_fake("gmkern::knn")
-def _(queries: Tensor, references: Tensor, k: int, metric: int, exclude_self: bool, block_rows: int) -> Any:
+def _(
+    queries: Tensor, references: Tensor, k: int, metric: int, exclude_self: bool, block_rows: int, method: int
+) -> Any:
     torch._check(references.shape[0] == queries.shape[0])
     torch._check(references.shape[2] == queries.shape[2])
     shape = (queries.shape[0], queries.shape[1], k)
@@ -38,7 +40,7 @@ def _(queries: Tensor, references: Tensor, indices: Tensor, weights: Tensor) -> 
 
 
 def _knn_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    queries, references, _, metric, _, _ = inputs
+    queries, references, _, metric, *_ = inputs
     distances, indices = output
     ctx.save_for_backward(queries, references, distances, indices)
     ctx.mark_non_differentiable(indices)
@@ -47,7 +49,7 @@ def _knn_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor
 
 def _knn_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
     if grad is None:
-        return (None,) * 6
+        return (None,) * 7
     queries, references, distances, indices = ctx.saved_tensors
     if ctx.metric == "euclidean":
         copy = distances == 0  # where the distance has a kink, the subgradient 0 is taken
@@ -56,7 +58,7 @@ def _knn_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any,
         weights = 2.0 * grad
     wide = distances.dtype
     to_queries, to_references = edge_pull(queries.to(wide), references.to(wide), indices, weights.contiguous())
-    return to_queries.to(queries.dtype), to_references.to(queries.dtype), None, None, None, None
+    return to_queries.to(queries.dtype), to_references.to(queries.dtype), *(None,) * 5
 
 
 def _pull_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -1,0 +1,104 @@
+"""The screened search gives the bits of the direct one, on data made to break it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gmkern.testing import run_isa
+
+DIRECT, SCREENED = 1, 2
+
+
+def search(x: Tensor, y: Tensor, k: int, method: int, *, metric: int = 0, exclude_self: bool = False, rows: int = 0):
+    return torch.ops.gmkern.knn(x[None], y[None], k, metric, exclude_self, rows, method)
+
+
+def clusters(m: int, dim: int) -> Tensor:
+    """Ten tight clusters far from each other: nearest distances are small against the norms."""
+    return 50 * torch.randn(10, dim)[torch.randint(10, (m,))] + 0.01 * torch.randn(m, dim)
+
+
+def heavy(m: int, dim: int) -> Tensor:
+    """Norms over several orders of magnitude."""
+    return torch.randn(m, dim) * torch.exp(2 * torch.randn(m, 1))
+
+
+def one_wide_coordinate(m: int, dim: int) -> Tensor:
+    """One coordinate takes the whole lattice: the others round to almost nothing, and rows fail to certify."""
+    y = torch.randn(m, dim)
+    y[:, 0] *= 3000
+    return y
+
+
+def with_giant(m: int, dim: int) -> Tensor:
+    y = torch.randn(m, dim)
+    y[m // 2] = 1e30
+    y[m // 3] = -1e17
+    return y
+
+
+DATA = {
+    "gaussian": torch.randn,
+    "far from the origin": lambda m, dim: torch.randn(m, dim) + 1000,
+    "clusters": clusters,
+    "heavy": heavy,
+    "one wide coordinate": one_wide_coordinate,
+    "hypercube": lambda m, dim: torch.randint(0, 2, (m, dim)).float(),
+    "one point": lambda m, dim: torch.ones(m, dim),
+    "tiny": lambda m, dim: torch.randn(m, dim) * 1e-20,
+    "at the smallest scale": lambda m, dim: torch.randn(m, dim) * 1e-15,
+    "huge": lambda m, dim: torch.randn(m, dim) * 1e18,
+    "a giant": with_giant,
+    "zeros and one": lambda m, dim: torch.eye(m, dim) * 2,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", DATA)
+def test_screened_is_direct(name: str, dtype: torch.dtype) -> None:
+    for m, dim, k in ((700, 17, 1), (1301, 64, 30), (515, 300, 5)):
+        y = DATA[name](m, dim).to(dtype)
+        x = y[: m // 10] + DATA[name](m // 10, dim).to(dtype) * 0.1
+        x[::5] = y[: m // 10][::5]  # copies
+        for arguments in ({}, {"metric": 1, "rows": 64}):
+            got, want = (search(x, y, k, method, **arguments) for method in (SCREENED, DIRECT))
+            assert torch.equal(got[0], want[0])
+            assert torch.equal(got[1], want[1])
+        got, want = (search(y, y, k, method, exclude_self=True) for method in (SCREENED, DIRECT))
+        assert torch.equal(got[0], want[0])
+        assert torch.equal(got[1], want[1])
+
+
+def test_every_instruction_set_screens_alike(isa: str) -> None:
+    x, y = torch.randn(50, 70), clusters(900, 70) * 0.1 + torch.randn(900, 70)
+    code = "import gmkern; out = torch.ops.gmkern.knn(x[None], y[None], 9, 0, False, 0, 2)"
+    want = search(x, y, 9, DIRECT)
+    for threads in (1, 2):
+        assert all(map(torch.equal, run_isa(isa, code, threads=threads, x=x, y=y), want))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_automatic_choice_at_size(dtype: torch.dtype) -> None:
+    # Large enough that the public call screens; the truth is float64 NumPy in the Gram form, within its own error.
+    x, y = torch.randn(200, 96, dtype=dtype), torch.randn(6000, 96, dtype=dtype)
+    y[100:300] = x
+    got = search(x, y, 20, 0)
+    want = search(x, y, 20, DIRECT)
+    assert all(map(torch.equal, got, want))
+    a, b = x.double().numpy(), y.double().numpy()
+    squares = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
+    nearest = np.sqrt(np.maximum(np.sort(squares, 1)[:, 1:20], 0))
+    # fp32: (96 / 16 + 8) u of the distance; fp64 truth: a few hundred u of squares of size 200, at distances above 5
+    np.testing.assert_allclose(got[0][0, :, 1:].numpy(), nearest, rtol=14 * 2.0**-24)
+    assert not got[0][0, :, 0].any()
+
+
+def test_the_op_says_what_it_cannot_screen() -> None:
+    for x, k in ((torch.zeros(5, 16), 1), (torch.zeros(300, 20), 225)):
+        with pytest.raises(RuntimeError, match="method: "):
+            search(x, x, k, SCREENED)
+    with pytest.raises(RuntimeError, match="method: got 3"):
+        search(torch.zeros(5, 20), torch.zeros(5, 20), 1, 3)
