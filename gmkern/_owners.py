@@ -25,6 +25,14 @@ OWNERS: tuple[Owner, ...] = (
     Owner("random.uniform", "cpu", "triton", ("noise",), "element-wise, so nothing that CUDA C++ could do better"),
     Owner("random.normal", "cpu", "triton", ("noise",), "as above"),
     Owner("random.gumbel", "cpu", "triton", ("noise",), "as above"),
-    Owner("dynamics.energy_and_forces", "reference", "reference", (), "differentiable PyTorch; no kernel yet"),
-    Owner("dynamics.simulate", "reference", "reference", (), "as above"),
+    Owner("neighbors.knn", "cpu", "reference", ("knn", "edge_pull"), "no GPU kernel yet: blocked PyTorch there"),
+    Owner("neighbors.count_within", "cpu", "reference", ("count_within",), "as above"),
+    Owner(
+        "dynamics.energy_and_forces",
+        "cpu",
+        "reference",
+        ("energy_and_forces", "hessian_times"),
+        "pair sums in registers; no GPU kernel yet",
+    ),
+    Owner("dynamics.simulate", "cpu", "cuda", ("simulate",), "all steps in one launch, a block a system"),
 )

@@ -86,7 +86,8 @@ def main():
     python = str(venv / "bin" / "python")
     if not succeeds(python, "-c", "import pip"):
         python = make_venv(venv)
-    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    # --no-compile: Python compiles what is imported, which is a tenth of what torch installs.
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
     if not succeeds(python, "-c", HAS_TORCH):
         run(*pip, *shlex.split(given.torch))
     # A torch with CUDA brings the triton that it was built for; the CPU's does not.

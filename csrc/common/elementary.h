@@ -92,6 +92,56 @@ GM_HD F log_positive(F x) {
     return log_from(reduce(x, R()), R());
 }
 
+// e^x for x <= 0 (minus infinity included): exactly 1 at 0, never above 1, and 0 below `lowest`, before results become
+// subnormal. x = n log(2) + r; adding `magic` rounds to an integer, which is then in the sum's low bits.
+template <class R>
+struct ExpRange;
+template <>
+struct ExpRange<float> {
+    static constexpr float magic = 0x1.8p23f, inverse_log2 = 0x1.715476p+0f, lowest = -87.0f;
+    static constexpr float log2_high = 0x1.62e4p-1f, log2_low = 0x1.7f7d1cp-20f;
+    static constexpr int mantissa = 23;
+};
+template <>
+struct ExpRange<double> {
+    static constexpr double magic = 0x1.8p52, inverse_log2 = 0x1.71547652b82fep+0, lowest = -708.0;
+    static constexpr double log2_high = 0x1.62e42feep-1, log2_low = 0x1.a39ef35793c76p-33;
+    static constexpr int mantissa = 52;
+};
+template <class F>
+GM_HD F exp_series(F r, float) {  // (e^r - 1 - r) / r^2 for |r| <= log(2) / 2; relative error of e^r 1e-8
+    F q = F(0x1.6d10fep-10f);
+    q = q * r + F(0x1.120b64p-7f);
+    q = q * r + F(0x1.55551ap-5f);
+    q = q * r + F(0x1.5554dep-3f);
+    return q * r + F(0.5f);
+}
+template <class F>
+GM_HD F exp_series(F r, double) {  // relative error of e^r 2e-17
+    F q = F(0x1.af38a0d2d962p-26);
+    q = q * r + F(0x1.28917e2c43a66p-22);
+    q = q * r + F(0x1.71de0db21e27fp-19);
+    q = q * r + F(0x1.a019b9133a48ap-16);
+    q = q * r + F(0x1.a01a01a7c327ap-13);
+    q = q * r + F(0x1.6c16c1788a49bp-10);
+    q = q * r + F(0x1.11111111109b4p-7);
+    q = q * r + F(0x1.5555555553d67p-5);
+    q = q * r + F(0x1.5555555555556p-3);
+    return q * r + F(0x1.0000000000001p-1);
+}
+template <class F>
+GM_HD F exp_nonpositive(F x) {
+    using R = typename Bits<F>::real;
+    using U = typename Bits<R>::U;
+    using Range = ExpRange<R>;
+    const F shifted = x * F(Range::inverse_log2) + F(Range::magic);
+    const F n = shifted - F(Range::magic);
+    const F r = (x - n * F(Range::log2_high)) - n * F(Range::log2_low);
+    const F y = F(R(1)) + (r + (r * r) * exp_series(r, R()));
+    const auto bits = bit_cast<U>(y) + (bit_cast<U>(shifted) << Range::mantissa);
+    return select(x >= F(Range::lowest), bit_cast<R>(bits), F(R(0)));
+}
+
 // sin and cos of x in [-pi/4, pi/4].
 template <class F>
 struct SinCos {

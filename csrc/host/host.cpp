@@ -1,12 +1,27 @@
 // gmkern._host: the host/device maths, for the tests alone. Nothing users call goes through here.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <array>
 
 #include "common/noise.h"
+#include "common/vector_math.h"
 
 namespace py = pybind11;
+
+namespace {
+
+// f over an array of a multiple of sixteen floats.
+template <gm::f32x16 (*f)(gm::f32x16)>
+py::array_t<float> lanes(const py::array_t<float, py::array::c_style>& x) {
+    py::array_t<float> y(x.size());
+    if (x.size() % 16) throw py::value_error("x: takes a multiple of 16 values");
+    for (py::ssize_t i = 0; i < x.size(); i += 16) f(gm::f32x16::load(x.data() + i)).store(y.mutable_data() + i);
+    return y;
+}
+
+}  // namespace
 
 PYBIND11_MODULE(_host, m) {
     m.doc() = "Host build of the maths that CPU and CUDA kernels share; used by the tests.";
@@ -36,4 +51,11 @@ PYBIND11_MODULE(_host, m) {
     });
     m.def("log_positive", [](float x) { return gm::log_positive(x); });
     m.def("log_positive64", [](double x) { return gm::log_positive(x); });
+    m.def("fast_exp", &lanes<gm::fast_exp>);
+    m.def("fast_tanh", &lanes<gm::fast_tanh>);
+    m.def("fast_erf", &lanes<gm::fast_erf>);
+    m.def("silu", &lanes<gm::silu>);
+    m.def("gelu", &lanes<gm::gelu>);
+    m.def("gelu_tanh", &lanes<gm::gelu_tanh>);
+    m.def("relu", &lanes<gm::relu>);
 }

@@ -1,7 +1,9 @@
-"""The Python in the README and in docs/ runs as it stands, each page in a process and a folder of its own."""
+"""The Python in the README, in docs/ and in docstrings runs as it stands."""
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import os
 import re
 import subprocess
@@ -14,6 +16,12 @@ import gmkern
 
 ROOT = Path(__file__).parents[2]
 PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
+SOURCES = sorted(Path(gmkern.__file__).parent.rglob("*.py"))
+MODULES = [
+    ".".join(path.relative_to(Path(gmkern.__file__).parents[1]).with_suffix("").parts)
+    for path in SOURCES
+    if re.search(r"^\s*>>> ", path.read_text(), flags=re.M)
+]
 BLOCK = re.compile(r"^```python\n(.*?)^```", flags=re.M | re.S)
 
 
@@ -30,3 +38,10 @@ def test_python_blocks_run(page, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(gmkern.__file__).parents[1])}
     done = subprocess.run([sys.executable, str(program)], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{page.name}:\n{done.stderr}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_run(name):
+    found = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert found.attempted > 0
+    assert found.failed == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,23 @@ def test_import_is_quick_and_leaves_no_trace(tmp_path):
             break
     assert min(seconds) < 0.5
     assert list(tmp_path.iterdir()) == []
+
+
+def failing_import(program: str, path: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(path), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    return done.stderr.splitlines()[-1]
+
+
+def test_missing_library_is_a_clear_error(tmp_path):
+    shutil.copytree(ROOT / "gmkern", tmp_path / "gmkern", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    error = failing_import("import gmkern", tmp_path)
+    assert error.startswith("ImportError: gmkern's compiled library is missing")
+    assert "make build" in error
+
+
+def test_old_torch_is_a_clear_error():
+    error = failing_import("import torch; torch.__version__ = '2.9.1+cpu'; import gmkern", ROOT)
+    assert error == "ImportError: gmkern needs torch >= 2.10; found 2.9.1+cpu"

@@ -57,6 +57,12 @@ def test_every_op_that_chooses_a_backend_has_an_owner():
         assert any(op == name or op.endswith("." + name) or op.startswith(name) for op in owned), name
 
 
+def test_every_compiled_op_has_an_owner():
+    registered = {name.split("::")[1] for name in torch._C._dispatch_get_all_op_names() if name.startswith("gmkern::")}
+    owned = {kernel for owner in OWNERS for kernel in owner.kernels}
+    assert registered - owned == {"isa", "best_isa", "has_cuda"}
+
+
 @pytest.mark.skipif(not ARCHITECTURE.exists(), reason="docs/ is not beside an installed wheel")
 def test_architecture_page_has_the_same_table():
     rows = re.findall(r"^\| `([\w.]+)` \| (\w+) \| (\w+) \| (.*?) \|$", ARCHITECTURE.read_text(), flags=re.M)

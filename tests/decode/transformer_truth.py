@@ -104,3 +104,11 @@ def scramble(model, scale=0.3):
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter += (scale * noise / np.sqrt(parameter.shape[-1])).to(parameter.dtype)
     return model
+
+
+def tolerance(model, truth):
+    """What fp32 may add to logits: 2 L sub-layers, a norm and a head, each a sum of up to K terms with an error of
+    sqrt(K) roundings of its magnitude, and 8 for what norms and softmax magnify."""
+    c = model.config
+    longest = max(c.d_model, c.d_ff, c.n_heads * c.head_dim)
+    return 8 * (2 * c.n_layers + 2) * longest**0.5 * 2**-24 * max(1.0, float(abs(truth.detach()).max()))

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gmkern import _backend, _validate
-from gmkern.dynamics.energy import reference
-from gmkern.dynamics.fields import Potential, packed
-from gmkern.dynamics.systems import Box, Systems, box_of, positions_of, systems_of
+from gmkern.dynamics.energy import ops, reference
+from gmkern.dynamics.fields import HARMONIC, Potential, packed
+from gmkern.dynamics.systems import box_of, positions_of, systems_of
+
+_MOST_TERMS = 8  # csrc/dynamics/field.h
 
 
 class EnergyAndForces(NamedTuple):
@@ -41,7 +44,7 @@ def energy_and_forces(
     cell : periodic boxes as row vectors, [D, D] or [S, D, D], in any shape (triclinic too). Each pair takes its nearest
         image, so each pair term needs a cutoff of at most half the distance between the cell's closest faces.
     pbc : which of the cell's vectors repeat: a bool, or D of them.
-    backend : None, "cpu" or "reference". None takes the C++ kernels ("cpu": CPU tensors, pair terms in 1 to 3
+    backend : None, "cpu" or "reference". None takes the C++ kernels ("cpu": CPU tensors, pair terms in 2 or 3
         dimensions, parameters that are not differentiated), else the plain-PyTorch "reference", which serves every
         call.
 
@@ -75,16 +78,26 @@ def energy_and_forces(
     systems = systems_of(x, system_ptr)
     box = box_of(cell, pbc, systems, field, x.device)
     kinds, parameters = packed(field, systems.dim, x.device)
-    chosen = _backend.choose("energy_and_forces", backend, [("reference", None)])
-    assert chosen == "reference"
-    return EnergyAndForces(*from_reference(x, systems, kinds, parameters, box))
-
-
-def from_reference(
-    x: Tensor, systems: Systems, kinds: list[int], parameters: Tensor, box: Box
-) -> tuple[Tensor, Tensor]:
-    """The reference's energy [S] and forces in the shape of x."""
+    chosen = _backend.choose(
+        "energy_and_forces",
+        backend,
+        [("cpu", _backend.on_cpu(x.device) or why_not_compiled(kinds, parameters, systems.dim)), ("reference", None)],
+    )
+    if chosen == "cpu":
+        energy, forces = ops.energy_and_forces(systems.flat(x), systems.ptr, kinds, parameters, box.cell, box.inverse)
+        return EnergyAndForces(energy, forces.reshape(x.shape))
     energy, forces = reference.energy_and_forces(
         systems.padded(x), systems.mask(), kinds, parameters, box.cell, box.inverse
     )
-    return energy, systems.unpadded(forces)
+    return EnergyAndForces(energy, systems.unpadded(forces))
+
+
+def why_not_compiled(kinds: list[int], parameters: Tensor, dim: int) -> str | None:
+    """Why the compiled pair sweeps cannot serve a potential, or None."""
+    if any(kind != HARMONIC for kind in kinds) and dim not in (2, 3):
+        return f"pair terms take positions of dimension 2 or 3, got {dim}"
+    if len(kinds) > _MOST_TERMS:
+        return f"takes up to {_MOST_TERMS} terms, got {len(kinds)}"
+    if parameters.requires_grad and torch.is_grad_enabled():
+        return "has no gradient in the field's parameters"
+    return None

@@ -13,13 +13,24 @@ from torch import Tensor
 
 from gmkern import _backend, _validate
 from gmkern import random as noise_contract
+from gmkern.dynamics.energy import ops as energy_ops
 from gmkern.dynamics.energy import reference as energy_reference
+from gmkern.dynamics.energy.api import why_not_compiled
 from gmkern.dynamics.fields import Field, Potential, VectorField, packed
-from gmkern.dynamics.integrators import BAOAB, Integrator, per_system
+from gmkern.dynamics.integrators import (
+    BAOAB,
+    BAOAB_KIND,
+    EULER_MARUYAMA,
+    VELOCITY_VERLET,
+    Integrator,
+    per_system,
+)
 from gmkern.dynamics.systems import Box, Systems, box_of, masses_of, positions_of, systems_of
+from gmkern.dynamics.trajectory import ops
 from gmkern.dynamics.trajectory import progress as progress_bar
 from gmkern.dynamics.trajectory.loop import Outcome, Run, loop
 from gmkern.dynamics.trajectory.reference import Noise
+from gmkern.dynamics.trajectory.slices import sliced
 
 _LAST_STEP = (1 << 32) - 1  # of the noise contract; never a step of a run: its noise starts BAOAB's velocities
 
@@ -75,9 +86,11 @@ def simulate(
         from where it stopped, to the bit.
     record_every : keep the positions and energies of each such step; None keeps none.
     progress : whether to draw a bar (needs rich).
-    backend : None, "cpu" or "reference". Potentials: None takes the C++ kernels ("cpu"), else the plain-PyTorch
-        "reference", which serves every call. A ``VectorField`` runs as a Python loop around its module on any device,
-        and the backend ("cpu", "triton" or "reference") is that of its noise.
+    backend : None, "cpu", "cuda" or "reference". Potentials: None takes the C++ kernels ("cpu"), on CUDA tensors the
+        CUDA kernel ("cuda": VelocityVerlet, BAOAB and EulerMaruyama in 2 or 3 dimensions, systems that fit a block's
+        shared memory, thousands of atoms), and where those cannot serve the plain-PyTorch "reference". A
+        ``VectorField`` runs as a Python loop around its module on any device, and the backend ("cpu", "triton" or
+        "reference") is that of its noise.
 
     Returns
     -------
@@ -220,32 +233,73 @@ def _follow_potential(
 ) -> Outcome:
     kinds, parameters = packed(field, systems.dim, x.device)
     inverse_masses = 1.0 / masses_of(masses, systems, x)
-    _backend.choose("simulate", backend, [("reference", None)])
-    mask = systems.mask()
-
-    def force(x: Tensor, t: Tensor) -> Tensor:
-        return energy_reference.energy_and_forces(x, mask, kinds, parameters, box.cell, box.inverse)[1]
-
-    def energy(x: Tensor) -> Tensor:
-        return energy_reference.energy_and_forces(x, mask, kinds, parameters, box.cell, box.inverse)[0]
+    trained = [name for name, t in (("positions", x), ("velocities", v), ("field", parameters))
+               if t is not None and t.requires_grad and torch.is_grad_enabled()]  # fmt: skip
+    if trained and backend is None:
+        raise ValueError(
+            f'simulate: {trained[0]} requires grad; pass backend="reference", which is differentiable, or call under '
+            "torch.no_grad()"
+        )
+    why_not = f"has no gradient, and {trained[0]} requires grad" if trained else None
+    why_not = why_not or why_not_compiled(kinds, parameters, systems.dim)
+    on_cuda = _backend.on_cuda(x.device) or why_not or _why_not_cuda(integrator, systems, x)
+    chosen = _backend.choose(
+        "simulate",
+        backend,
+        [("cpu", _backend.on_cpu(x.device) or why_not), ("cuda", on_cuda), ("reference", None)],
+    )
+    n = systems.largest * systems.dim
 
     def noise(step: int) -> Tensor:  # a row's elements do not depend on how many are drawn: padding changes nothing
-        n = systems.largest * systems.dim
-        return noise_contract.normal(
-            seeds, ids, step, n, stream=noise_contract.KICK, dtype=x.dtype, device=x.device
-        ).reshape(systems.count, systems.largest, systems.dim)
+        draws = noise_contract.normal(seeds, ids, step, n, stream=noise_contract.KICK, dtype=x.dtype, device=x.device)
+        return draws.reshape(systems.count, systems.largest, systems.dim)
 
     each = systems.padded(inverse_masses.reshape(*systems.shape[:-1], 1).expand(systems.shape))
     start = systems.padded(x)
     v = None if v is None else systems.padded(v)
     v = _starting_velocities(start, v, integrator, run, noise, each)
-    out = loop(run, start, v, each, force, noise, energy)
+    mask = systems.mask()
+
+    def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
+        return energy_reference.energy_and_forces(x, mask, kinds, parameters, box.cell, box.inverse)
+
+    if chosen == "reference":
+        out = loop(run, start, v, each, lambda x, t: evaluate(x)[1], noise, lambda x: evaluate(x)[0])
+        shaped = systems.unpadded
+    else:
+        flat = systems.flat(x)
+        first_energy = None
+        if run.record_every and chosen == "cpu":
+            first_energy = energy_ops.energy_and_forces(flat, systems.ptr, kinds, parameters, box.cell, box.inverse)[0]
+        elif run.record_every:  # energies alone have no CUDA kernel
+            first_energy = evaluate(start)[0]
+        flat_v = None if v is None else systems.flat(systems.unpadded(v))
+        out = sliced(
+            ops.simulate, run, flat, flat_v, first_energy, inverse_masses, systems, kinds, parameters, box, seeds, ids
+        )
+
+        def shaped(x: Tensor) -> Tensor:
+            return x.reshape(*x.shape[:-2], *systems.shape)
+
     return Outcome(
-        systems.unpadded(out.x),
-        None if out.v is None else systems.unpadded(out.v),
-        None if out.frames is None else systems.unpadded(out.frames),
+        shaped(out.x),
+        None if out.v is None else shaped(out.v),
+        None if out.frames is None else shaped(out.frames),
         out.energies,
     )
+
+
+def _why_not_cuda(integrator: Integrator, systems: Systems, x: Tensor) -> str | None:
+    """Why the CUDA kernel cannot serve this call on x's device, or None."""
+    if integrator.kind not in (VELOCITY_VERLET, BAOAB_KIND, EULER_MARUYAMA):
+        return f"takes VelocityVerlet, BAOAB and EulerMaruyama, got {type(integrator).__name__}"
+    if systems.dim not in (2, 3):
+        return f"takes positions of dimension 2 or 3, got {systems.dim}"
+    # four arrays of a system live in a block's shared memory, beside 4 KiB of sums and constants
+    properties = torch.cuda.get_device_properties(x.device)
+    room = getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block) - 4096
+    most = room // (4 * systems.dim * x.element_size()) - 4
+    return None if systems.largest <= most else f"takes systems of up to {most} atoms here, got {systems.largest}"
 
 
 def _starting_velocities(

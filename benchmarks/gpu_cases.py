@@ -1,0 +1,160 @@
+"""What ``gpu_check.py`` times: each case checks its result first, then times the kernel beside its rivals.
+
+A case is a function of (device, tiny) that returns a :class:`Case`; ``tiny`` shapes are for a dry run without a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+import gmkern
+from gmkern import decode, dynamics
+
+
+@dataclass
+class Case:
+    """One kernel, ready to run."""
+
+    shape: str
+    run: Callable[[], object]
+    check: Callable[[], None]  # raises AssertionError where the result is wrong
+    rivals: dict[str, Callable[[], object]] = field(default_factory=dict)
+    moved: int = 0  # bytes that one run must read and write: share of the copy bandwidth
+    work: float = 0.0  # units of `unit` that one run does
+    unit: str = ""
+    rival_scale: float = 1.0  # runs of a rival that do the work of one of ours
+
+
+def rotating(make: Callable[[], Tensor], nbytes: int, device: torch.device) -> Callable[[], Tensor]:
+    """Inputs in turn, together over four times the L2, so that no run finds its input in the cache."""
+    cache = torch.cuda.get_device_properties(device).L2_cache_size if device.type == "cuda" else 0
+    inputs = [make() for _ in range(max(1, math.ceil(4 * cache / nbytes)))]
+    state = {"at": 0}
+
+    def following() -> Tensor:
+        state["at"] = (state["at"] + 1) % len(inputs)
+        return inputs[state["at"]]
+
+    return following
+
+
+def noise_normal(device: torch.device, tiny: bool) -> Case:
+    rows, n = (3, 1000) if tiny else (4096, 1 << 16)
+    ids = torch.arange(rows, device=device)
+
+    def check() -> None:
+        few = torch.tensor([0, rows - 1])
+        ours = gmkern.random.normal(3, few.to(device), 1, n).cpu()
+        assert torch.equal(ours, gmkern.random.normal(3, few, 1, n, backend="reference")), (
+            "bits differ from the contract"
+        )
+
+    seed, step = torch.tensor(3, device=device), torch.tensor(1, device=device)
+    return Case(
+        f"{rows} x {n} fp32",
+        lambda: gmkern.random.normal(seed, ids, step, n),
+        check,
+        {"torch.randn": lambda: torch.randn(rows, n, device=device)},
+        moved=4 * rows * n,
+    )
+
+
+def _sampling(device: torch.device, tiny: bool, params: decode.SamplingParams, name: str) -> Case:
+    rows, vocabulary = (4, 100) if tiny else (256, 50257)
+    ids = torch.arange(rows, device=device)
+    seed, step = torch.tensor(5, device=device), torch.tensor(0, device=device)
+    following = rotating(lambda: 3 * torch.randn(rows, vocabulary, device=device), 4 * rows * vocabulary, device)
+
+    def check() -> None:
+        logits = 3 * torch.randn(rows, vocabulary, device=device)
+        ours = decode.sample(logits, params, seed=5, sample_ids=ids, step=0)
+        truth = decode.sample(logits.cpu(), params, seed=5, sample_ids=ids.cpu(), step=0, backend="reference")
+        assert torch.equal(ours.tokens.cpu(), truth.tokens), "tokens differ from the reference"
+        torch.testing.assert_close(ours.logprobs.cpu(), truth.logprobs, rtol=1e-5, atol=1e-5)
+
+    def plain() -> Tensor:
+        probabilities = torch.softmax(following() / params.temperature, dim=-1)
+        return torch.multinomial(probabilities, 1)
+
+    def sorting() -> Tensor:
+        ordered, order = torch.sort(following() / params.temperature, dim=-1, descending=True)
+        probabilities = torch.softmax(ordered, dim=-1)
+        beyond = probabilities.cumsum(-1) - probabilities > params.top_p
+        beyond[:, params.top_k :] = True
+        return order.gather(1, torch.multinomial(probabilities.masked_fill(beyond, 0.0), 1))
+
+    filtered = params.top_k > 0  # type: ignore[operator]
+    return Case(
+        f"B={rows} V={vocabulary} fp32{name}",
+        lambda: decode.sample(following(), params, seed=seed, sample_ids=ids, step=step),
+        check,
+        {"sort + softmax + multinomial": sorting} if filtered else {"softmax + multinomial": plain},
+        moved=4 * rows * vocabulary,
+    )
+
+
+def sample(device: torch.device, tiny: bool) -> Case:
+    return _sampling(device, tiny, decode.SamplingParams(temperature=0.9), "")
+
+
+def sample_filtered(device: torch.device, tiny: bool) -> Case:
+    return _sampling(device, tiny, decode.SamplingParams(temperature=0.9, top_k=50, top_p=0.9), " top-k top-p")
+
+
+def _cloud(systems: int, atoms: int, device: torch.device) -> Tensor:
+    """Atoms on a cubic grid at 1.2 sigma, jittered: [S, N, 3]."""
+    side = math.ceil(atoms ** (1 / 3))
+    grid = torch.cartesian_prod(*[torch.arange(side, dtype=torch.float32)] * 3)[:atoms] * 1.2
+    generator = torch.Generator().manual_seed(1)
+    return (grid + 0.05 * torch.randn(systems, atoms, 3, generator=generator)).to(device)
+
+
+def _langevin(device: torch.device, systems: int, atoms: int, steps: int, rival_steps: int) -> Case:
+    start = _cloud(systems, atoms, device)
+    field = dynamics.LennardJones()
+    integrator = dynamics.BAOAB(dt=0.002, temperature=0.5, friction=1.0)
+
+    def run(positions: Tensor, count: int, backend: str | None = None) -> Tensor:
+        return dynamics.simulate(
+            field, positions, integrator=integrator, steps=count, seed=7, backend=backend
+        ).positions
+
+    def check() -> None:
+        ours = run(start[:4], 10).cpu()
+        truth = run(start[:4].cpu(), 10, "reference")
+        # Ten steps of three updates round each coordinate 30 times by eps/2 of its size; sums of forces in another
+        # order add dt^2 eps |f|, which is less.
+        close = 30 * torch.finfo(torch.float32).eps * float(start.abs().max())
+        torch.testing.assert_close(ours, truth, rtol=0, atol=close)
+
+    return Case(
+        f"{systems} x {atoms} LJ BAOAB, {steps} steps",
+        lambda: run(start, steps),
+        check,
+        {"eager PyTorch": lambda: run(start, rival_steps, "reference")},
+        work=systems * atoms * steps,
+        unit="atom-steps",
+        rival_scale=steps / rival_steps,
+    )
+
+
+def langevin_many(device: torch.device, tiny: bool) -> Case:
+    return _langevin(device, *((4, 8, 20, 10) if tiny else (4096, 32, 1000, 10)))
+
+
+def langevin_one(device: torch.device, tiny: bool) -> Case:
+    return _langevin(device, *((1, 27, 20, 10) if tiny else (1, 512, 1000, 10)))
+
+
+CASES: dict[str, Callable[[torch.device, bool], Case]] = {
+    "noise.normal": noise_normal,
+    "decode.sample": sample,
+    "decode.sample filtered": sample_filtered,
+    "dynamics.simulate": langevin_many,
+    "dynamics.simulate one system": langevin_one,
+}

@@ -1,0 +1,30 @@
+// The decode path's ops.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
+    // logits [B, V]; params [1 or B, 6] fp64 in SampleParams' order; mask [B, V] bool; history [B, H], seed and step []
+    // or [B], sample_ids [B] int64 -> tokens [B] int64, logprobs, raw_logprobs, log_kept_mass [B]
+    m.def(
+        "sample(Tensor logits, Tensor params, Tensor? mask, Tensor? history, Tensor seed, Tensor sample_ids, "
+        "Tensor step) -> (Tensor, Tensor, Tensor, Tensor)");
+    // tokens [B] int64 -> logprobs [B]; grad [B] -> d loss / d logits [B, V] in fp32 (fp64 logits: fp64)
+    m.def("token_logprobs(Tensor logits, Tensor tokens, Tensor params, Tensor? mask, Tensor? history) -> Tensor");
+    m.def(
+        "token_logprobs_backward(Tensor grad, Tensor logits, Tensor tokens, Tensor params, Tensor? mask, "
+        "Tensor? history) -> Tensor");
+    // The parameters in the order of gmkern/decode/transformer/packed.py, fp32 -> [size]; shape: transformer_ops.h
+    m.def("pack_transformer(Tensor[] weights, int[] shape) -> Tensor");
+    m.def("packed_transformer_size(int[] shape) -> int");
+    // tokens, slots, positions [R], wanted [Q] int64: adds each token to its slot's cache -> logits [Q, V]
+    m.def(
+        "transformer_logits(Tensor packed, Tensor turns, Tensor(a!) cache, Tensor tokens, Tensor slots, "
+        "Tensor positions, Tensor wanted, int[] shape, float eps) -> Tensor");
+    // up to `steps` steps of all slots; slots [S, 2]: row (-1: free) and tokens cached; progress [4]: next row, rows
+    // done, a row that could not be drawn for or -1, its SampleFlaw; params [N, 6] fp64 as for sample
+    m.def(
+        "generate_steps(Tensor packed, Tensor turns, Tensor(a!) cache, Tensor prompts, Tensor prompt_ptr, "
+        "Tensor end_tokens, Tensor seed, Tensor sample_ids, Tensor params, Tensor(b!) slots, Tensor(c!) progress, "
+        "Tensor(d!) tokens, Tensor(e!) lengths, "
+        "Tensor(f!) logprobs, Tensor(g!) raw_logprobs, Tensor(h!) log_kept_mass, Tensor(i!) finished, SymInt steps, "
+        "int[] shape, float eps) -> ()");
+}

@@ -1,0 +1,105 @@
+// The tokens that may survive the filters, in order of index, and the cuts through them. For body files.
+#pragma once
+
+#include "decode/sample_mass.h"
+
+GM_NAMESPACE_BEGIN
+
+// Whole numbers in the order of the reals they stand for (-0 as 0).
+GM_HD uint32_t order_bits(float x) {
+    const uint32_t b = bit_cast<uint32_t>(x + 0.0f);
+    return b ^ (b >> 31 ? 0xFFFFFFFFu : 0x80000000u);
+}
+GM_HD uint64_t order_bits(double x) {
+    const uint64_t b = bit_cast<uint64_t>(x + 0.0);
+    return b ^ (b >> 63 ? ~uint64_t(0) : uint64_t(1) << 63);
+}
+
+// How far the smallest prefix in the order (key descending, place ascending) goes: all above `key`, and of those equal
+// to it the places up to `place`.
+template <class U>
+struct Cut {
+    U key;
+    int32_t place;
+    GM_HD bool keeps(U k, int32_t p) const { return k > key || (k == key && p <= place); }
+};
+
+// The smallest prefix whose weights sum to at least `target`, which the whole sum reaches. The three arrays are in
+// order of place, and are used up. Each round throws away one side of a pivot: midpoints bound the rounds by the key's
+// bits, and the keys between them make them few.
+template <class U, class W>
+inline Cut<U> select_prefix(U* key, W* weight, int32_t* place, int64_t count, W target) {
+    W above = 0;
+    for (int round = 0;; ++round) {
+        U low = ~U(0), high = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            low = key[i] < low ? key[i] : low;
+            high = key[i] > high ? key[i] : high;
+        }
+        if (low == high) {
+            int64_t i = 0;
+            for (above += weight[0]; above < target && i + 1 < count; above += weight[i]) ++i;
+            return {low, place[i]};
+        }
+        U pivot = round % 2 ? key[count / 2] : static_cast<U>(low + (high - low) / 2 + 1);
+        if (pivot == low) pivot = low + 1;
+        W upper = 0;
+        for (int64_t i = 0; i < count; ++i) upper += key[i] >= pivot ? weight[i] : W(0);
+        const bool keep_upper = above + upper >= target;
+        if (!keep_upper) above += upper;
+        int64_t kept = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            const bool keep = (key[i] >= pivot) == keep_upper;
+            key[kept] = key[i];
+            weight[kept] = weight[i];
+            place[kept] = place[i];
+            kept += keep;
+        }
+        count = kept;
+    }
+}
+
+// Survivors of the filters so far: index ascending, with processed logit and e^(logit - greatest).
+template <class F>
+struct Survivors {
+    using U = typename Bits<F>::U;
+    using Mass = typename Fixed<F>::Mass;
+    F *z, *e;
+    int32_t* index;
+    int64_t count = 0;
+    U* key;  // room for select_prefix
+    Mass* weight;
+    int32_t* place;
+
+    Mass mass() const {
+        Mass sum = 0;
+        for (int64_t i = 0; i < count; ++i) sum += mass_of(e[i]);
+        return sum;
+    }
+    // Keeps those for which keep(i).
+    template <class Keep>
+    GM_HD void trim(const Keep& keep) {
+        int64_t kept = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            const bool k = keep(i);
+            z[kept] = z[i];
+            e[kept] = e[i];
+            index[kept] = index[i];
+            kept += k;
+        }
+        count = kept;
+    }
+    // Keeps the smallest prefix, in the order of key_of(i), whose weight_of(i) sum to at least target.
+    template <class KeyOf, class WeightOf>
+    GM_HD void keep_prefix(const KeyOf& key_of, const WeightOf& weight_of, Mass target) {
+        for (int64_t i = 0; i < count; ++i) {
+            key[i] = key_of(i);
+            weight[i] = weight_of(i);
+            place[i] = static_cast<int32_t>(i);
+        }
+        const Cut<U> cut = select_prefix(key, weight, place, count, target);
+        trim([&](int64_t i) { return cut.keeps(key_of(i), static_cast<int32_t>(i)); });
+    }
+};
+
+GM_NAMESPACE_END

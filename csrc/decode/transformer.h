@@ -1,0 +1,87 @@
+// The step engine's vocabulary: the model's shape, where its packed weights lie, and what its bodies take.
+//
+// Every row (one token of one sequence) is computed by sums whose order is a function of that row alone: a linear's
+// output is one chain of multiply-adds over its inputs, an attention's sums go by position. So a row's bits do not
+// depend on which rows are computed beside it, on tiles, or on threads.
+#pragma once
+
+#include <cstdint>
+
+#include "common/isa.h"
+
+namespace gm {
+
+enum class NormKind : int64_t { rms = 0, layer = 1 };
+enum class Activation : int64_t { swiglu = 0, geglu = 1, gelu = 2, gelu_tanh = 3, relu = 4, silu = 5 };
+enum class PositionKind : int64_t { rope = 0, learned = 1, none = 2 };
+
+constexpr int64_t kLanes = 16;
+inline int64_t lanes_up(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+struct TransformerShape {
+    int64_t vocab, layers, heads, width, max_len, kv_heads, ff, head_dim;
+    NormKind norm;
+    Activation activation;
+    PositionKind position;
+    bool qk_norm;
+    float eps;
+
+    bool gated() const { return activation == Activation::swiglu || activation == Activation::geglu; }
+    int64_t qkv() const { return (heads + 2 * kv_heads) * head_dim; }
+    // The cache of one sequence is [layers, kv_heads, length, head_dim + value_width()] floats; a head's part holds its
+    // keys as [length / 16][head_dim][16], then its values as [length][value_width()].
+    int64_t value_width() const { return lanes_up(head_dim); }
+};
+
+// out[r][n] = activation(sum_k x[r][k] w[n][k] + bias[n]), or out[r][n] += that sum (Activation none, add).
+// Weights lie in panels of 16 outputs, [k][16] each; where the activation is gated, a panel of the gate and a panel of
+// what it multiplies take turns, and 32 columns make 16.
+enum class Epilogue : int64_t {
+    swiglu = 0,
+    geglu = 1,
+    gelu = 2,
+    gelu_tanh = 3,
+    relu = 4,
+    silu = 5,
+    store = 6,
+    add = 7
+};
+struct LinearArgs {
+    const float *x, *weight, *bias;
+    float* out;
+    int64_t x_stride, out_stride, rows, inputs;
+    Epilogue epilogue;
+};
+
+struct NormArgs {
+    const float *x, *weight, *bias;  // bias: layer norm alone
+    float* out;
+    int64_t stride, width;
+    NormKind kind;
+    float eps;
+};
+
+// One row's queries, keys and values as projected: heads are normed and turned in place, the queries scaled by
+// 1/sqrt(head_dim), keys and values written to the cache at `position`.
+struct HeadsArgs {
+    float* qkv;
+    const float *q_norm, *k_norm, *turn;  // null where the model has none; turn: head_dim/2 cosines, then sines
+    float* cache;                         // this layer's part of this sequence's cache
+    int64_t heads, kv_heads, head_dim, length, position;
+    float eps;
+};
+
+// The queries of one row that share a key head, over positions 0 to `position`.
+struct AttendArgs {
+    const float* q;  // [group, head_dim], scaled
+    const float* cache;
+    float *out, *scores;  // out [group, head_dim]; scores: room for lanes_up(position + 1) floats
+    int64_t group, head_dim, length, position;
+};
+
+GM_DECLARE_ISA(void, linear_panels, (const LinearArgs&, int64_t, int64_t))
+GM_DECLARE_ISA(void, norm_rows, (const NormArgs&, int64_t, int64_t))
+GM_DECLARE_ISA(void, place_heads, (const HeadsArgs&))
+GM_DECLARE_ISA(void, attend_row, (const AttendArgs&))
+
+}  // namespace gm

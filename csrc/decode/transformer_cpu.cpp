@@ -1,0 +1,220 @@
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+
+#include "common/parallel.h"
+#include "decode/transformer_ops.h"
+
+namespace gm {
+
+TransformerShape transformer_shape(const std::vector<int64_t>& v, double eps) {
+    GM_CHECK(v.size() == 12, "shape: got ", v.size(), " numbers; takes 12");
+    for (int i = 0; i < 8; ++i)
+        GM_CHECK(v[i] >= 1 && v[i] < (int64_t(1) << 31), "shape: got ", v[i], " at ", i, "; takes 1 to 2^31 - 1");
+    GM_CHECK(v[2] % v[5] == 0, "shape: got ", v[5], " key heads for ", v[2], " query heads; takes a divisor");
+    GM_CHECK(v[8] >= 0 && v[8] <= 1 && v[9] >= 0 && v[9] <= 5 && v[10] >= 0 && v[10] <= 2, "shape: unknown kinds");
+    GM_CHECK(v[10] != 0 || v[7] % 2 == 0, "shape: got head_dim ", v[7], " with rope; takes an even number");
+    return {v[0],
+            v[1],
+            v[2],
+            v[3],
+            v[4],
+            v[5],
+            v[6],
+            v[7],
+            static_cast<NormKind>(v[8]),
+            static_cast<Activation>(v[9]),
+            static_cast<PositionKind>(v[10]),
+            v[11] != 0,
+            static_cast<float>(eps)};
+}
+
+Engine make_engine(const Tensor& packed, const Tensor& turns, const Tensor& cache, const TransformerShape& s) {
+    const PackedLayout layout(s);
+    check_dtype("packed", packed, ScalarType::Float);
+    check_contiguous_cpu("packed", packed);
+    check_dim("packed", packed, 1);
+    check_size("packed", packed, 0, layout.size);
+    check_dtype("cache", cache, ScalarType::Float);
+    check_contiguous_cpu("cache", cache);
+    check_dim("cache", cache, 5);
+    check_size("cache", cache, 1, s.layers);
+    check_size("cache", cache, 2, s.kv_heads);
+    check_size("cache", cache, 4, s.head_dim + s.value_width());
+    const int64_t length = cache.size(3);
+    GM_CHECK(length % kLanes == 0 && length < (int64_t(1) << 31), "cache: got room for ", length,
+             " tokens; takes a multiple of 16");
+    check_dtype("turns", turns, ScalarType::Float);
+    check_contiguous_cpu("turns", turns);
+    check_dim("turns", turns, 2);
+    check_size("turns", turns, 0, length);
+    check_size("turns", turns, 1, s.position == PositionKind::rope ? s.head_dim : 0);
+    return Engine(s, packed.const_data_ptr<float>(),
+                  s.position == PositionKind::rope ? turns.const_data_ptr<float>() : nullptr,
+                  cache.mutable_data_ptr<float>(), length);
+}
+
+namespace {
+
+// Reads the weights in their order, checking each.
+class Weights {
+ public:
+    explicit Weights(const std::vector<Tensor>& all) : all_(all) {}
+    // A matrix [outputs, inputs] or a vector [outputs]; null where an absent one may be and is empty.
+    const float* next(int64_t outputs, int64_t inputs = 0, bool optional = false) {
+        GM_CHECK(at_ < all_.size(), "weights: got ", all_.size(), " tensors, too few");
+        const Tensor& t = all_[at_++];
+        check_dtype("weights", t, ScalarType::Float);
+        check_contiguous_cpu("weights", t);
+        if (optional && t.numel() == 0) return nullptr;
+        GM_CHECK(t.dim() == (inputs ? 2 : 1) && t.size(0) == outputs && (!inputs || t.size(1) == inputs),
+                 "weights: got shape ", shape_text(t), " at ", at_ - 1, "; takes ", outputs, " by ", inputs);
+        return t.const_data_ptr<float>();
+    }
+    void end() const { GM_CHECK(at_ == all_.size(), "weights: got ", all_.size(), " tensors; takes ", at_); }
+
+ private:
+    const std::vector<Tensor>& all_;
+    size_t at_ = 0;
+};
+
+// Some outputs of a linear: where their weights come from, and the first of their places. In a gated pair's halves,
+// panel p of the half is panel 2p + half of the whole.
+struct Source {
+    const float *weight, *bias;
+    int64_t count, first;
+    int panel_step;
+};
+
+void pack_linear(const PackedLinear& m, const std::vector<Source>& sources, float* packed) {
+    float *weight = packed + m.weight, *bias = packed + m.bias;
+    std::vector<const float*> rows(static_cast<size_t>(m.outputs), nullptr);
+    std::fill(bias, bias + m.outputs, 0.0f);
+    for (const Source& s : sources)
+        for (int64_t i = 0; i < s.count; ++i) {
+            const int64_t at = s.first + i / kLanes * kLanes * s.panel_step + i % kLanes;
+            rows[static_cast<size_t>(at)] = s.weight + i * m.inputs;
+            if (s.bias) bias[at] = s.bias[i];
+        }
+    parallel_for(0, m.outputs / kLanes, 1 + 65536 / (m.inputs * kLanes), [&](int64_t begin, int64_t end) {
+        for (int64_t p = begin; p < end; ++p)
+            for (int64_t lane = 0; lane < kLanes; ++lane) {
+                const float* from = rows[static_cast<size_t>(p * kLanes + lane)];
+                float* to = weight + p * m.inputs * kLanes + lane;
+                for (int64_t k = 0; k < m.inputs; ++k) to[k * kLanes] = from ? from[k] : 0.0f;
+            }
+    });
+}
+
+void pack_vector(int64_t at, const float* from, int64_t count, float* packed) {
+    if (!from) return;
+    std::copy(from, from + count, packed + at);
+    std::fill(packed + at + count, packed + at + lanes_up(count), 0.0f);
+}
+
+Tensor pack_transformer(const std::vector<Tensor>& weights, const std::vector<int64_t>& shape) {
+    const TransformerShape s = transformer_shape(shape, 0.0);
+    const PackedLayout layout(s);
+    Tensor out = torch::stable::empty({layout.size}, ScalarType::Float);
+    float* packed = out.mutable_data_ptr<float>();
+    Weights from(weights);
+    const bool layer_norm = s.norm == NormKind::layer, learned = s.position == PositionKind::learned;
+    const auto norm = [&](const PackedNorm& n) {
+        pack_vector(n.weight, from.next(s.width), s.width, packed);
+        pack_vector(n.bias, layer_norm ? from.next(s.width) : nullptr, s.width, packed);
+    };
+    pack_vector(layout.embedding, from.next(s.vocab, s.width), s.vocab * s.width, packed);
+    pack_vector(layout.positions, learned ? from.next(s.max_len, s.width) : nullptr, s.max_len * s.width, packed);
+    const int64_t queries = s.heads * s.head_dim, keys = s.kv_heads * s.head_dim;
+    for (const PackedLayer& l : layout.layers) {
+        const auto source = [&](int64_t outputs, int64_t inputs, int64_t first, int step) {
+            const float* weight = from.next(outputs, inputs);
+            return Source{weight, from.next(outputs, 0, true), outputs, first, step};
+        };
+        norm(l.before_attention);
+        const Source q = source(queries, s.width, 0, 1), k = source(keys, s.width, queries, 1);
+        pack_linear(l.qkv, {q, k, source(keys, s.width, queries + keys, 1)}, packed);
+        pack_linear(l.out, {source(s.width, queries, 0, 1)}, packed);
+        pack_vector(l.q_norm, s.qk_norm ? from.next(s.head_dim) : nullptr, s.head_dim, packed);
+        pack_vector(l.k_norm, s.qk_norm ? from.next(s.head_dim) : nullptr, s.head_dim, packed);
+        norm(l.before_mlp);
+        if (s.gated()) {
+            const Source gate = source(s.ff, s.width, 0, 2);
+            pack_linear(l.up, {gate, source(s.ff, s.width, kLanes, 2)}, packed);
+        } else {
+            pack_linear(l.up, {source(s.ff, s.width, 0, 1)}, packed);
+        }
+        pack_linear(l.down, {source(s.width, s.ff, 0, 1)}, packed);
+    }
+    norm(layout.norm);
+    pack_linear(layout.head, {Source{from.next(s.vocab, s.width), nullptr, s.vocab, 0, 1}}, packed);
+    from.end();
+    return out;
+}
+
+int64_t packed_transformer_size(const std::vector<int64_t>& shape) {
+    return PackedLayout(transformer_shape(shape, 0.0)).size;
+}
+
+Tensor transformer_logits(const Tensor& packed, const Tensor& turns, Tensor cache, const Tensor& tokens,
+                          const Tensor& slots, const Tensor& positions, const Tensor& wanted,
+                          const std::vector<int64_t>& shape, double eps) {
+    const Engine engine = make_engine(packed, turns, cache, transformer_shape(shape, eps));
+    const TransformerShape& s = engine.shape();
+    const int64_t count = tokens.numel(), asked = wanted.numel();
+    for (const auto& [name, t] : {std::pair<const char*, const Tensor&>{"tokens", tokens},
+                                  {"slots", slots},
+                                  {"positions", positions},
+                                  {"wanted", wanted}}) {
+        check_dtype(name, t, ScalarType::Long);
+        check_contiguous_cpu(name, t);
+        check_dim(name, t, 1);
+    }
+    check_size("slots", slots, 0, count);
+    check_size("positions", positions, 0, count);
+    const int64_t *token = tokens.const_data_ptr<int64_t>(), *slot = slots.const_data_ptr<int64_t>(),
+                  *position = positions.const_data_ptr<int64_t>(), *want = wanted.const_data_ptr<int64_t>();
+    std::vector<TokenRow> rows(static_cast<size_t>(count));
+    const int64_t room = std::min(cache.size(3), s.max_len);
+    for (int64_t r = 0; r < count; ++r) {
+        GM_CHECK(token[r] >= 0 && token[r] < s.vocab, "tokens: got ", token[r], "; takes ids in [0, ", s.vocab, ")");
+        GM_CHECK(slot[r] >= 0 && slot[r] < cache.size(0), "slots: got ", slot[r], "; takes [0, ", cache.size(0), ")");
+        GM_CHECK(position[r] >= 0 && position[r] < room, "positions: got ", position[r], "; takes [0, ", room, ")");
+        rows[static_cast<size_t>(r)] = {token[r], slot[r], position[r]};
+    }
+    for (int64_t i = 0; i < asked; ++i)
+        GM_CHECK(want[i] >= (i ? want[i - 1] + 1 : 0) && want[i] < count, "wanted: got ", want[i],
+                 "; takes ascending rows in [0, ", count, ")");
+
+    Tensor out = torch::stable::empty({asked, s.vocab}, ScalarType::Float);
+    float* to = out.mutable_data_ptr<float>();
+    constexpr int64_t kChunk = 256, kLogitChunk = 64;
+    EngineScratch scratch(s, std::min(count, kChunk), std::min(asked, kLogitChunk));
+    int64_t given = 0;
+    for (int64_t begin = 0; begin < count; begin += kChunk) {
+        const int64_t here = std::min(count - begin, kChunk);
+        engine.run(scratch, rows.data() + begin, here, true);
+        while (given < asked && want[given] < begin + here) {
+            std::vector<int64_t> which;
+            for (int64_t i = given; i < asked && want[i] < begin + here && i < given + kLogitChunk; ++i)
+                which.push_back(want[i] - begin);
+            const int64_t n = static_cast<int64_t>(which.size());
+            engine.logits(scratch, which.data(), n, true);
+            for (int64_t i = 0; i < n; ++i)
+                std::copy_n(scratch.logits.data() + i * lanes_up(s.vocab), s.vocab, to + (given + i) * s.vocab);
+            given += n;
+        }
+    }
+    return out;
+}
+
+}  // namespace
+}  // namespace gm
+
+STABLE_TORCH_LIBRARY_IMPL(gmkern, CompositeExplicitAutograd, m) {
+    m.impl("packed_transformer_size", TORCH_BOX(&gm::packed_transformer_size));
+}
+STABLE_TORCH_LIBRARY_IMPL(gmkern, CPU, m) {
+    m.impl("pack_transformer", TORCH_BOX(&gm::pack_transformer));
+    m.impl("transformer_logits", TORCH_BOX(&gm::transformer_logits));
+}

@@ -1,0 +1,176 @@
+#include "decode/transformer_engine.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "common/parallel.h"
+
+namespace gm {
+namespace {
+
+// Below this many multiply-adds a thread's start costs more than its help.
+constexpr int64_t kSpreadWork = 1 << 18;
+
+int64_t take(int64_t* at, int64_t count) {
+    const int64_t here = *at;
+    *at += lanes_up(count);
+    return here;
+}
+PackedLinear take_linear(int64_t* at, int64_t outputs, int64_t inputs) {
+    PackedLinear m;
+    m.outputs = lanes_up(outputs);
+    m.inputs = inputs;
+    m.weight = take(at, m.outputs * inputs);
+    m.bias = take(at, m.outputs);
+    return m;
+}
+PackedNorm take_norm(int64_t* at, const TransformerShape& s) {
+    PackedNorm n;
+    n.weight = take(at, s.width);
+    n.bias = s.norm == NormKind::layer ? take(at, s.width) : -1;
+    return n;
+}
+
+// f over [0, count), shared among threads where the work is worth it. What f does may not depend on the cut.
+template <class F>
+void share(bool spread, int64_t count, int64_t work, const F& f) {
+    if (spread && work >= kSpreadWork)
+        parallel_for(0, count, 1, f);
+    else
+        f(0, count);
+}
+
+float* scores_room(int64_t positions) {
+    static thread_local std::vector<float> room;
+    if (static_cast<int64_t>(room.size()) < lanes_up(positions)) room.resize(static_cast<size_t>(lanes_up(positions)));
+    return room.data();
+}
+
+}  // namespace
+
+PackedLayout::PackedLayout(const TransformerShape& s) {
+    int64_t at = 0;
+    embedding = take(&at, s.vocab * s.width);
+    positions = take(&at, s.position == PositionKind::learned ? s.max_len * s.width : 0);
+    for (int64_t i = 0; i < s.layers; ++i) {
+        PackedLayer l;
+        l.before_attention = take_norm(&at, s);
+        l.qkv = take_linear(&at, s.qkv(), s.width);
+        l.q_norm = s.qk_norm ? take(&at, s.head_dim) : -1;
+        l.k_norm = s.qk_norm ? take(&at, s.head_dim) : -1;
+        l.out = take_linear(&at, s.width, s.heads * s.head_dim);
+        l.before_mlp = take_norm(&at, s);
+        l.up = take_linear(&at, s.gated() ? 2 * lanes_up(s.ff) : s.ff, s.width);
+        l.down = take_linear(&at, s.width, s.ff);
+        layers.push_back(l);
+    }
+    norm = take_norm(&at, s);
+    head = take_linear(&at, s.vocab, s.width);
+    size = at;
+}
+
+EngineScratch::EngineScratch(const TransformerShape& s, int64_t rows, int64_t logit_rows)
+    : x(static_cast<size_t>(rows * lanes_up(s.width))),
+      normed(static_cast<size_t>(std::max(rows, logit_rows) * lanes_up(s.width))),
+      qkv(static_cast<size_t>(rows * lanes_up(s.qkv()))),
+      attended(static_cast<size_t>(rows * s.heads * s.head_dim)),
+      hidden(static_cast<size_t>(rows * lanes_up(s.ff))),
+      logits(static_cast<size_t>(logit_rows * lanes_up(s.vocab))) {}
+
+Engine::Engine(const TransformerShape& shape, const float* packed, const float* turns, float* cache, int64_t length)
+    : shape_(shape),
+      layout_(shape),
+      packed_(packed),
+      turns_(turns),
+      cache_(cache),
+      length_(length),
+      head_floats_(length * (shape.head_dim + shape.value_width())),
+      linear_body_(GM_CALL_ISA(linear_panels)),
+      norm_body_(GM_CALL_ISA(norm_rows)),
+      place_body_(GM_CALL_ISA(place_heads)),
+      attend_body_(GM_CALL_ISA(attend_row)) {}
+
+void Engine::linear(const PackedLinear& m, const float* x, int64_t x_stride, float* out, int64_t rows, Epilogue kind,
+                    bool spread) const {
+    const bool gated = kind == Epilogue::swiglu || kind == Epilogue::geglu;
+    const LinearArgs args{x,    packed_ + m.weight, packed_ + m.bias,
+                          out,  x_stride,           gated ? m.outputs / 2 : m.outputs,
+                          rows, m.inputs,           kind};
+    const int64_t panels = m.outputs / kLanes, unit = 8;  // panels that a thread takes together
+    share(spread, (panels + unit - 1) / unit, rows * m.inputs * m.outputs,
+          [&](int64_t begin, int64_t end) { linear_body_(args, begin * unit, std::min(end * unit, panels)); });
+}
+
+void Engine::norm(const PackedNorm& n, const float* x, float* out, int64_t rows, bool spread) const {
+    const NormArgs args{x,
+                        packed_ + n.weight,
+                        n.bias < 0 ? nullptr : packed_ + n.bias,
+                        out,
+                        lanes_up(shape_.width),
+                        shape_.width,
+                        shape_.norm,
+                        shape_.eps};
+    share(spread, rows, rows * shape_.width * 8, [&](int64_t begin, int64_t end) { norm_body_(args, begin, end); });
+}
+
+void Engine::attention(EngineScratch& s, int64_t layer, const TokenRow* rows, int64_t count, bool spread) const {
+    const TransformerShape& m = shape_;
+    const PackedLayer& l = layout_.layers[static_cast<size_t>(layer)];
+    const int64_t qkv = lanes_up(m.qkv()), attended = m.heads * m.head_dim;
+    const int64_t layer_floats = m.kv_heads * head_floats_;
+    const auto part = [&](const TokenRow& r) { return cache_ + (r.slot * m.layers + layer) * layer_floats; };
+
+    share(spread, count, count * m.qkv() * 16, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r)
+            place_body_({s.qkv.data() + r * qkv, l.q_norm < 0 ? nullptr : packed_ + l.q_norm,
+                         l.k_norm < 0 ? nullptr : packed_ + l.k_norm,
+                         turns_ ? turns_ + rows[r].position * m.head_dim : nullptr, part(rows[r]), m.heads, m.kv_heads,
+                         m.head_dim, length_, rows[r].position, m.eps});
+    });
+
+    int64_t work = 0;
+    for (int64_t r = 0; r < count; ++r) work += 2 * attended * (rows[r].position + 1);
+    const int64_t group = m.heads / m.kv_heads;
+    share(spread, count * m.kv_heads, work, [&](int64_t begin, int64_t end) {
+        float* scores = scores_room(length_);
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t r = i / m.kv_heads, h = i % m.kv_heads, at = h * group * m.head_dim;
+            attend_body_({s.qkv.data() + r * qkv + at, part(rows[r]) + h * head_floats_,
+                          s.attended.data() + r * attended + at, scores, group, m.head_dim, length_, rows[r].position});
+        }
+    });
+}
+
+void Engine::run(EngineScratch& s, const TokenRow* rows, int64_t count, bool spread) const {
+    const TransformerShape& m = shape_;
+    const int64_t width = lanes_up(m.width), attended = m.heads * m.head_dim;
+    for (int64_t r = 0; r < count; ++r) {
+        float* x = s.x.data() + r * width;
+        const float* token = packed_ + layout_.embedding + rows[r].token * m.width;
+        std::memcpy(x, token, static_cast<size_t>(m.width) * sizeof(float));
+        std::memset(x + m.width, 0, static_cast<size_t>(width - m.width) * sizeof(float));
+        if (m.position == PositionKind::learned) {
+            const float* place = packed_ + layout_.positions + rows[r].position * m.width;
+            for (int64_t i = 0; i < m.width; ++i) x[i] += place[i];
+        }
+    }
+    for (int64_t i = 0; i < m.layers; ++i) {
+        const PackedLayer& l = layout_.layers[static_cast<size_t>(i)];
+        norm(l.before_attention, s.x.data(), s.normed.data(), count, spread);
+        linear(l.qkv, s.normed.data(), width, s.qkv.data(), count, Epilogue::store, spread);
+        attention(s, i, rows, count, spread);
+        linear(l.out, s.attended.data(), attended, s.x.data(), count, Epilogue::add, spread);
+        norm(l.before_mlp, s.x.data(), s.normed.data(), count, spread);
+        linear(l.up, s.normed.data(), width, s.hidden.data(), count, static_cast<Epilogue>(m.activation), spread);
+        linear(l.down, s.hidden.data(), lanes_up(m.ff), s.x.data(), count, Epilogue::add, spread);
+    }
+}
+
+void Engine::logits(EngineScratch& s, const int64_t* which, int64_t count, bool spread) const {
+    const int64_t width = lanes_up(shape_.width);
+    for (int64_t i = 0; i < count; ++i)
+        norm(layout_.norm, s.x.data() + which[i] * width, s.normed.data() + i * width, 1, false);
+    linear(layout_.head, s.normed.data(), width, s.logits.data(), count, Epilogue::store, spread);
+}
+
+}  // namespace gm

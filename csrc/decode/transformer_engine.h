@@ -1,0 +1,73 @@
+// Where a model's packed weights lie, and the walk of rows through its layers.
+#pragma once
+
+#include <vector>
+
+#include "decode/transformer.h"
+
+namespace gm {
+
+// Offsets are in floats from the start of the packed tensor; each is a multiple of 16.
+struct PackedLinear {
+    int64_t weight, bias, outputs, inputs;  // outputs: a multiple of 16, the padding's weights and biases are 0
+};
+struct PackedNorm {
+    int64_t weight, bias;  // bias: -1 where the norm has none
+};
+struct PackedLayer {
+    PackedNorm before_attention, before_mlp;
+    PackedLinear qkv, out, up, down;
+    int64_t q_norm, k_norm;  // -1 where the model has none
+};
+struct PackedLayout {
+    explicit PackedLayout(const TransformerShape&);
+    int64_t embedding, positions;  // [vocab][width], [max_len][width]
+    std::vector<PackedLayer> layers;
+    PackedNorm norm;
+    PackedLinear head;
+    int64_t size;
+};
+
+// One token of one sequence.
+struct TokenRow {
+    int64_t token, slot, position;
+};
+
+// Room for `rows` rows on their way through the layers; one a thread group.
+struct EngineScratch {
+    EngineScratch(const TransformerShape&, int64_t rows, int64_t logit_rows);
+    std::vector<float> x, normed, qkv, attended, hidden, logits;
+};
+
+class Engine {
+ public:
+    // turns: [length][head_dim], or null; cache: [slots][layers][kv_heads][length][head_dim + value_width].
+    Engine(const TransformerShape& shape, const float* packed, const float* turns, float* cache, int64_t length);
+
+    // Writes the rows' keys and values to the cache and leaves their hidden states in scratch.x. Rows of one slot stand
+    // in the order of their positions. `spread`: share the work of each layer among threads.
+    void run(EngineScratch&, const TokenRow* rows, int64_t count, bool spread) const;
+    // scratch.logits[i] = the logits after row which[i]; their stride is lanes_up(vocab).
+    void logits(EngineScratch&, const int64_t* which, int64_t count, bool spread) const;
+
+    const TransformerShape& shape() const { return shape_; }
+    const PackedLayout& layout() const { return layout_; }
+
+ private:
+    void linear(const PackedLinear&, const float* x, int64_t x_stride, float* out, int64_t rows, Epilogue,
+                bool spread) const;
+    void norm(const PackedNorm&, const float* x, float* out, int64_t rows, bool spread) const;
+    void attention(EngineScratch&, int64_t layer, const TokenRow* rows, int64_t count, bool spread) const;
+
+    TransformerShape shape_;
+    PackedLayout layout_;
+    const float *packed_, *turns_;
+    float* cache_;
+    int64_t length_, head_floats_;
+    decltype(&baseline::linear_panels) linear_body_;
+    decltype(&baseline::norm_rows) norm_body_;
+    decltype(&baseline::place_heads) place_body_;
+    decltype(&baseline::attend_row) attend_body_;
+};
+
+}  // namespace gm

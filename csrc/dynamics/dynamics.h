@@ -1,0 +1,73 @@
+// Arguments of the dynamics bodies, shared with their launchers. Plain pointers: the launcher owns everything.
+#pragma once
+
+#include <cstdint>
+
+#include "common/isa.h"
+#include "common/macros.h"
+
+namespace gm {
+
+// A potential and the boxes, as the ops receive them.
+struct FieldArgs {
+    int64_t dim;
+    int64_t terms;
+    const int64_t* kinds;          // [terms]
+    const double* parameters;      // one term's after another's
+    int64_t boxes;                 // 0 (not periodic), 1 (one for all) or S
+    const double *cell, *inverse;  // [boxes, D, D] each
+};
+
+enum class IntegratorKind : int64_t { velocity_verlet = 0, baoab = 1, euler_maruyama = 2, heun = 3, rk4 = 4 };
+
+// The constants of one system's step, in double: rounded once to the state's type.
+struct StepConstants {
+    double dt, half_dt, sixth_dt;
+    double keep;  // exp(-friction dt)
+    double kick;  // sqrt((1 - keep^2) temperature), or noise sqrt(dt)
+};
+
+// What all systems of a call share.
+template <class R>
+struct TrajectoryArgs {
+    FieldArgs field;
+    IntegratorKind kind;
+    int64_t steps, record_every, recorded_before;  // a step is recorded when recorded_before + done is a multiple
+    int64_t systems, atoms;
+    const R* inverse_masses;  // [M]
+    R *frames, *energies;     // [F, M, D], [F, S]
+};
+
+// One system: where it lies in the batch, its noise and its state, which is changed in place.
+template <class R>
+struct SystemArgs {
+    int64_t index, first, count;  // which system, its first atom, its atoms
+    StepConstants constants;
+    int64_t seed, id;
+    uint32_t step;
+    R *x, *v;  // [count, D]
+};
+
+// Scratch of one thread, in numbers of R, for a system of `count` atoms.
+GM_HD int64_t padded_atoms(int64_t count) { return (count + 15) / 16 * 16; }
+GM_HD int64_t trajectory_scratch(int64_t count, int64_t dim) {
+    const int64_t lanes = padded_atoms(count);
+    return lanes * (7 * dim + 4) + 64;  // x, v, f, a stage, two sums and noise; masses twice, energies, and slack
+}
+GM_HD int64_t energy_scratch(int64_t count, int64_t dim) { return padded_atoms(count) * (3 * dim + 2) + 64; }
+
+GM_DECLARE_ISA(void, trajectory_fp32, (const TrajectoryArgs<float>&, const SystemArgs<float>&, float*))
+GM_DECLARE_ISA(void, trajectory_fp64, (const TrajectoryArgs<double>&, const SystemArgs<double>&, double*))
+
+// One system's energy and forces [count, D]; with `u` [count, D], its Hessian times u in place of the forces.
+template <class R>
+struct EnergyArgs {
+    FieldArgs field;
+    int64_t index, count;
+    const R *x, *u;
+    R *energy, *out;
+};
+GM_DECLARE_ISA(void, energy_forces_fp32, (const EnergyArgs<float>&, float*))
+GM_DECLARE_ISA(void, energy_forces_fp64, (const EnergyArgs<double>&, double*))
+
+}  // namespace gm

@@ -1,0 +1,192 @@
+// All steps of one system: compiled once per instruction set. The state lives in scratch as structures of arrays.
+#include "common/noise_fill.h"
+#include "dynamics/system_field.h"
+
+namespace gm {
+inline namespace GM_ISA {
+namespace {
+
+template <class R>
+struct Stepper {
+    using V = x16<R>;
+    const TrajectoryArgs<R>& a;
+    const SystemArgs<R>& s;
+    const SystemField<R> field;
+    const int64_t dim, stride, size;  // size: of one structure of arrays
+    R *x, *v, *f, *stage, *sum, *extra, *noise, *inverse_mass, *inverse_root, *e;
+    bool has_force = false;  // f is the force at x
+    double energy = 0.0;     // at x, where it was asked for
+
+    Stepper(const TrajectoryArgs<R>& args, const SystemArgs<R>& system, R* scratch)
+        : a(args),
+          s(system),
+          field(args.field, system.index),
+          dim(args.field.dim),
+          stride(padded_atoms(system.count)),
+          size(dim * stride) {
+        R** arrays[] = {&x, &v, &f, &stage, &sum, &extra, &noise};
+        for (R** array : arrays) {
+            *array = scratch;
+            scratch += size;
+        }
+        inverse_mass = scratch;
+        inverse_root = scratch + stride;
+        e = scratch + 2 * stride;
+        for (R* at = x; at != f; ++at) *at = R(0);
+        for (int64_t i = 0; i < 2 * stride; ++i) inverse_mass[i] = R(0);
+        to_arrays(s.x, s.count, dim, stride, x);
+        to_arrays(s.v, s.count, dim, stride, v);
+        for (int64_t i = 0; i < s.count; ++i) inverse_mass[i] = a.inverse_masses[s.first + i];
+        for (int64_t i = 0; i < stride; i += 16) sqrt(V::load(inverse_mass + i)).store(inverse_root + i);
+    }
+
+    void force_at(const R* at, R* to) { field.template evaluate<Want::forces>(at, nullptr, to, e, s.count, stride); }
+    void force_here(bool with_energy) {
+        if (with_energy)
+            energy = field.template evaluate<Want::forces_and_energy>(x, nullptr, f, e, s.count, stride);
+        else if (!has_force)
+            force_at(x, f);
+        has_force = true;
+    }
+
+    // draws[d * stride + i] = normal number i * D + d of this step; `draws` may not be f
+    void kicks(R* draws, R* flat, uint32_t step) const {
+        fill_noise<NormalKind>(flat, 0, s.count * dim, s.seed, kStreamKick, s.id, step);
+        to_arrays(flat, s.count, dim, stride, draws);
+    }
+
+    // f(to, from..., atom) over all lanes of all axes; `at` indexes arrays, `atom` masses
+    template <class Body>
+    GM_HD void each(const Body& body) const {
+        for (int64_t d = 0; d < dim; ++d)
+            for (int64_t i = 0; i < stride; i += 16) body(d * stride + i, i);
+    }
+
+    void half_kick() const {
+        const V half(static_cast<R>(s.constants.half_dt));
+        each([&](int64_t at, int64_t atom) {
+            const V push = V::load(f + at) * V::load(inverse_mass + atom);
+            fma(half, push, V::load(v + at)).store(v + at);
+        });
+    }
+
+    void velocity_verlet(bool record) {
+        force_here(false);
+        half_kick();
+        const V dt(static_cast<R>(s.constants.dt));
+        each([&](int64_t at, int64_t) { fma(dt, V::load(v + at), V::load(x + at)).store(x + at); });
+        has_force = false;
+        force_here(record);
+        half_kick();
+    }
+
+    void baoab(uint32_t step, bool record) {
+        force_here(false);
+        kicks(stage, noise, step);
+        const V half(static_cast<R>(s.constants.half_dt)), keep(static_cast<R>(s.constants.keep)),
+            kick(static_cast<R>(s.constants.kick));
+        each([&](int64_t at, int64_t atom) {
+            V vi = fma(half, V::load(f + at) * V::load(inverse_mass + atom), V::load(v + at));
+            V xi = fma(half, vi, V::load(x + at));
+            vi = fma(kick * V::load(inverse_root + atom), V::load(stage + at), keep * vi);
+            vi.store(v + at);
+            fma(half, vi, xi).store(x + at);
+        });
+        has_force = false;
+        force_here(record);
+        half_kick();
+    }
+
+    void euler_maruyama(uint32_t step) {
+        force_here(false);
+        const V dt(static_cast<R>(s.constants.dt)), kick(static_cast<R>(s.constants.kick));
+        if (s.constants.kick != 0.0) {
+            kicks(stage, noise, step);
+            each([&](int64_t at, int64_t) {
+                const V xi = fma(dt, V::load(f + at), V::load(x + at));
+                fma(kick, V::load(stage + at), xi).store(x + at);
+            });
+        } else {
+            each([&](int64_t at, int64_t) { fma(dt, V::load(f + at), V::load(x + at)).store(x + at); });
+        }
+        has_force = false;
+    }
+
+    // to = x + h * k
+    void staged(double h, const R* k, R* to) const {
+        const V by(static_cast<R>(h));
+        each([&](int64_t at, int64_t) { fma(by, V::load(k + at), V::load(x + at)).store(to + at); });
+    }
+
+    void heun() {
+        force_here(false);
+        staged(s.constants.dt, f, stage);
+        force_at(stage, extra);
+        const V half(static_cast<R>(s.constants.half_dt));
+        each([&](int64_t at, int64_t) {
+            fma(half, V::load(f + at) + V::load(extra + at), V::load(x + at)).store(x + at);
+        });
+        has_force = false;
+    }
+
+    void rk4() {
+        force_here(false);
+        staged(s.constants.half_dt, f, stage);
+        force_at(stage, sum);
+        staged(s.constants.half_dt, sum, stage);
+        force_at(stage, extra);
+        each([&](int64_t at, int64_t) { (V::load(sum + at) + V::load(extra + at)).store(sum + at); });
+        staged(s.constants.dt, extra, stage);
+        force_at(stage, extra);
+        const V sixth(static_cast<R>(s.constants.sixth_dt)), two(R(2));
+        each([&](int64_t at, int64_t) {
+            const V k = fma(two, V::load(sum + at), V::load(f + at)) + V::load(extra + at);
+            fma(sixth, k, V::load(x + at)).store(x + at);
+        });
+        has_force = false;
+    }
+
+    void run() {
+        int64_t frame = 0;
+        for (int64_t done = 1; done <= a.steps; ++done) {
+            const uint32_t step = s.step + static_cast<uint32_t>(done - 1);
+            const bool record = a.record_every > 0 && (a.recorded_before + done) % a.record_every == 0;
+            switch (a.kind) {
+                case IntegratorKind::velocity_verlet:
+                    velocity_verlet(record);
+                    break;
+                case IntegratorKind::baoab:
+                    baoab(step, record);
+                    break;
+                case IntegratorKind::euler_maruyama:
+                    euler_maruyama(step);
+                    break;
+                case IntegratorKind::heun:
+                    heun();
+                    break;
+                case IntegratorKind::rk4:
+                    rk4();
+                    break;
+            }
+            if (!record) continue;
+            if (!has_force) force_here(true);
+            from_arrays(x, s.count, dim, stride, a.frames + (frame * a.atoms + s.first) * dim);
+            a.energies[frame * a.systems + s.index] = static_cast<R>(energy);
+            ++frame;
+        }
+        from_arrays(x, s.count, dim, stride, s.x);
+        from_arrays(v, s.count, dim, stride, s.v);
+    }
+};
+
+}  // namespace
+
+void trajectory_fp32(const TrajectoryArgs<float>& a, const SystemArgs<float>& s, float* scratch) {
+    Stepper<float>(a, s, scratch).run();
+}
+void trajectory_fp64(const TrajectoryArgs<double>& a, const SystemArgs<double>& s, double* scratch) {
+    Stepper<double>(a, s, scratch).run();
+}
+
+}  // namespace GM_ISA
+}  // namespace gm

@@ -1,0 +1,128 @@
+"""The public function: generate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gmkern import _backend
+from gmkern._validate import bad
+from gmkern.decode.generate import engine, loop
+from gmkern.decode.generate.job import LogitsProcessor, MaskFn, make_job
+from gmkern.decode.generate.reference import ReferenceSteps
+from gmkern.decode.generate.result import Generation
+from gmkern.decode.sample import SamplingParams
+from gmkern.decode.transformer import Transformer, packed
+
+
+@torch.no_grad()
+def generate(
+    model: Any,
+    prompts: Any = None,
+    *,
+    n: int | None = None,
+    max_new_tokens: int,
+    end_token: Any = None,
+    params: SamplingParams = SamplingParams(),  # noqa: B008  frozen
+    seed: int | Tensor | None = None,
+    sample_ids: Any = None,
+    batch_size: int | None = None,
+    mask_fn: MaskFn | None = None,
+    pad_token: int = 0,
+    logits_processor: LogitsProcessor | None = None,
+    progress: bool = False,
+    backend: str | None = None,
+) -> Generation:
+    """Draws sequences from an autoregressive model, each token from ``SamplingParams`` of the model's logits.
+
+    Parameters
+    ----------
+    model : a :class:`~gmkern.decode.Transformer`, or any callable ``(tokens [B], state) -> (logits [B, V], state)``.
+        A callable's state begins as None at the first call of a chunk of rows and is whatever the callable returned
+        before; it is fed one token a row and call, the prompts' first (a row with a short prompt begins to draw while
+        others still read theirs), and a row that has stopped is fed its last token again, its answer ignored.
+    prompts : a list of 1-D id tensors (or lists of ints) of any lengths >= 1, or an id tensor [N, P]; None starts ``n``
+        rows from the config's ``bos_id``.
+    n : the number of rows where prompts are left out.
+    max_new_tokens : T, the largest number of tokens drawn for a row.
+    end_token : an id or several; drawing one ends its row. None draws max_new_tokens everywhere.
+    params : temperature and filters; each a scalar, or a tensor [N].
+    seed : int or int64 tensor, [] or [N]; may be left out only where every temperature is 0.
+    sample_ids : [N] int64, which samples these rows are; None takes 0 to N - 1. A sample is a function of the model,
+        its prompt, its parameters, the seed and its id alone.
+    batch_size : how many rows run at once; None takes 256. In the compiled engine slots are refilled as rows finish;
+        with hooks, and for callables and the reference, rows run in chunks of this size.
+    mask_fn : ``(tokens [B, T], lengths [B]) -> [B, V]`` bool, the tokens that are allowed next; tokens and lengths are
+        the new tokens of the rows that draw now, as they will be in the result.
+    pad_token : what ``tokens`` holds after a row's end.
+    logits_processor : ``(tokens [B, T], lengths [B], logits [B, V]) -> logits [B, V]``, ahead of ``params``;
+        ``raw_logprobs`` stay those of the model's own logits.
+    progress : True shows a progress bar on a terminal (needs rich: ``pip install 'gmkern[cli]'``).
+    backend : None, "cpu" (the compiled engine: a Transformer on the CPU in fp32, bf16 or fp16, computed in fp32) or
+        "reference" (plain PyTorch, any device and dtype); for a callable model, the backend of ``decode.sample``.
+
+    Returns
+    -------
+    Generation
+        tokens, mask, lengths, logprobs, raw_logprobs, log_kept_mass, finished; on the model's device.
+
+    Raises
+    ------
+    TypeError, ValueError : naming the argument, what it got and what it takes.
+
+    Notes
+    -----
+    Token i of a row is drawn with step i of stream TOKEN. On "cpu" a row's bits do not depend on the other rows, their
+    order, ``batch_size``, the number of threads or how the work was sliced; for a callable they do not where the
+    callable itself computes each row alone. No gradients. Graph class: no (driven from Python).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.decode import SamplingParams, Transformer, TransformerConfig, generate
+    >>> model = Transformer(TransformerConfig(17, n_layers=1, n_heads=2, d_model=8, max_seq_len=32, bos_id=0))
+    >>> one = generate(model, n=1, sample_ids=[3], max_new_tokens=5, seed=1)
+    >>> many = generate(model, n=8, max_new_tokens=5, seed=1)
+    >>> torch.equal(one.tokens[0], many.tokens[3])
+    True
+    """
+    config = model.config if isinstance(model, Transformer) else None
+    job = make_job(
+        prompts,
+        n=n,
+        max_new_tokens=max_new_tokens,
+        end_token=end_token,
+        params=params,
+        seed=seed,
+        sample_ids=sample_ids,
+        batch_size=batch_size,
+        pad_token=pad_token,
+        mask_fn=mask_fn,
+        logits_processor=logits_processor,
+        progress=progress,
+        bos_id=config.bos_id if config else getattr(getattr(model, "config", None), "bos_id", None),
+        vocab_size=config.vocab_size if config else None,
+        max_seq_len=config.max_seq_len if config else None,
+    )
+    if not isinstance(model, Transformer):
+        if not callable(model):
+            raise bad("model", model, "a Transformer or a callable (tokens, state) -> (logits, state)", error=TypeError)
+        device = _device(model, prompts)
+        return loop.run(loop.CallableSteps(model, device), job, device, backend)
+    chosen = _backend.choose("generate", backend, [("cpu", packed.why_not(model)), ("reference", None)])
+    if chosen == "reference":
+        return loop.run(ReferenceSteps(model), job, model.embedding.weight.device, "reference")
+    if mask_fn is None and logits_processor is None:
+        return engine.run(model, job)
+    return loop.run(engine.EngineSteps(model), job, torch.device("cpu"), "cpu")
+
+
+def _device(model: Any, prompts: Any) -> torch.device:
+    """Where a callable's tokens live: with its parameters, else with the prompts, else on the CPU."""
+    if isinstance(model, torch.nn.Module):
+        for parameter in model.parameters():
+            return parameter.device
+    first = prompts[0] if isinstance(prompts, (list, tuple)) and prompts else prompts
+    return first.device if isinstance(first, Tensor) else torch.device("cpu")

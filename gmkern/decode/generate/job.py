@@ -1,0 +1,165 @@
+"""What is asked of ``generate``, checked once and in tensors: every backend runs from this record."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmkern import _validate
+from gmkern._validate import bad
+from gmkern.decode.sample import SamplingParams
+
+MaskFn = Callable[[Tensor, Tensor], Tensor]
+LogitsProcessor = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Job:
+    """N rows to generate. Tensors are on the CPU, but for hooks' business."""
+
+    prompts: Tensor  # [sum of P] int64, one row's prompt after another
+    prompt_ptr: Tensor  # [N + 1] int64
+    max_new_tokens: int
+    end_tokens: Tensor  # [E] int64
+    params: SamplingParams
+    seed: Tensor  # [] or [N] int64
+    sample_ids: Tensor  # [N] int64
+    batch_size: int | None
+    pad_token: int
+    mask_fn: MaskFn | None
+    logits_processor: LogitsProcessor | None
+    progress: bool
+
+    @property
+    def rows(self) -> int:
+        return self.sample_ids.shape[0]
+
+    @property
+    def prompt_lengths(self) -> Tensor:
+        return self.prompt_ptr.diff()
+
+
+def make_job(
+    prompts: Any,
+    *,
+    n: int | None,
+    max_new_tokens: int,
+    end_token: Any,
+    params: SamplingParams,
+    seed: Any,
+    sample_ids: Any,
+    batch_size: int | None,
+    pad_token: int,
+    mask_fn: MaskFn | None,
+    logits_processor: LogitsProcessor | None,
+    progress: bool,
+    bos_id: int | None,
+    vocab_size: int | None,
+    max_seq_len: int | None,
+) -> Job:
+    """Checks ``generate``'s arguments; ``vocab_size`` and ``max_seq_len`` are None where the model does not tell."""
+    limit = 2**31 - 1
+    length = _validate.integer("max_new_tokens", max_new_tokens, low=1, high=limit)
+    rows = _starts(n, bos_id) if prompts is None else _prompts(prompts, n)
+    if rows and vocab_size is not None:
+        flat = torch.cat(rows)
+        if bool(((flat < 0) | (flat >= vocab_size)).any()):
+            raise bad("prompts", f"token ids from {int(flat.min())} to {int(flat.max())}", f"ids in [0, {vocab_size})")
+    longest = max((row.numel() for row in rows), default=0)
+    if max_seq_len is not None and longest > max_seq_len:
+        raise bad("prompts", f"a prompt of {longest} tokens", f"at most max_seq_len = {max_seq_len} tokens")
+    if max_seq_len is not None and longest + length > max_seq_len:
+        takes = f"at most {max_seq_len - longest}: the longest prompt takes {longest} of max_seq_len = {max_seq_len}"
+        raise bad("max_new_tokens", str(length), takes)
+    for name, hook in (("mask_fn", mask_fn), ("logits_processor", logits_processor)):
+        if hook is not None and not callable(hook):
+            raise bad(name, hook, "a function or None", error=TypeError)
+    if not isinstance(params, SamplingParams):
+        raise bad("params", params, "a SamplingParams", error=TypeError)
+    cpu = torch.device("cpu")
+    if seed is None and not _greedy(params):
+        raise bad("seed", "None", "an int or an int64 tensor; it may be left out only where every temperature is 0")
+    ids = sample_ids.cpu() if isinstance(sample_ids, Tensor) else sample_ids
+    key = seed.cpu() if isinstance(seed, Tensor) else seed or 0
+    for field in dataclasses.fields(params):
+        value = getattr(params, field.name)
+        if isinstance(value, Tensor) and value.ndim == 1 and value.shape[0] not in (1, len(rows)):
+            raise bad(f"params.{field.name}", value, f"one value or shape [{len(rows)}], one a row")
+    return Job(
+        prompts=torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64),
+        prompt_ptr=torch.tensor([0, *(row.numel() for row in rows)], dtype=torch.int64).cumsum(0),
+        max_new_tokens=length,
+        end_tokens=_end_tokens(end_token, vocab_size),
+        params=params,
+        seed=_validate.seed(key, cpu, rows=len(rows)),
+        sample_ids=_validate.sample_ids(ids, cpu, rows=len(rows)),
+        batch_size=None if batch_size is None else _validate.integer("batch_size", batch_size, low=1, high=limit),
+        pad_token=_validate.integer("pad_token", pad_token, low=-(2**63), high=2**63 - 1),
+        mask_fn=mask_fn,
+        logits_processor=logits_processor,
+        progress=progress,
+    )
+
+
+def rows_of(params: SamplingParams, rows: Tensor) -> SamplingParams:
+    """The parameters of some rows: fields that are given once stay as they are."""
+    changed = {}
+    for field in dataclasses.fields(params):
+        value = getattr(params, field.name)
+        if isinstance(value, Tensor) and value.ndim == 1 and value.shape[0] > 1:
+            changed[field.name] = value[rows.to(value.device)]
+    return dataclasses.replace(params, **changed)
+
+
+def _greedy(params: SamplingParams) -> bool:
+    return bool((torch.as_tensor(params.temperature) == 0).all())
+
+
+def _starts(n: int | None, bos_id: int | None) -> list[Tensor]:
+    if n is None:
+        raise bad("n", "None", "the number of rows, where prompts are left out")
+    if bos_id is None:
+        raise bad("prompts", "None", "prompts: the model's config has no bos_id to start from")
+    return [torch.tensor([bos_id])] * _validate.integer("n", n, low=0)
+
+
+def _prompts(prompts: Any, n: int | None) -> list[Tensor]:
+    if n is not None:
+        raise bad("n", str(n), "None where prompts are given: every prompt is one row")
+    if isinstance(prompts, (Tensor, np.ndarray)):
+        whole = _validate.tensor("prompts", prompts, ndim=2, dtypes=(torch.int64, torch.int32)).cpu().long()
+        rows = list(whole.unbind(0))
+    elif isinstance(prompts, Sequence) and not isinstance(prompts, (str, bytes)):
+        rows = [_prompt(f"prompts[{i}]", row) for i, row in enumerate(prompts)]
+    else:
+        raise bad("prompts", prompts, "a list of 1-D id tensors, or an id tensor [N, P]", error=TypeError)
+    for i, row in enumerate(rows):
+        if row.numel() == 0:
+            raise bad(f"prompts[{i}]", "no tokens", "at least one token")
+    return rows
+
+
+def _prompt(name: str, row: Any) -> Tensor:
+    if isinstance(row, Sequence) and not isinstance(row, (str, bytes)):
+        row = torch.tensor([_validate.integer(name, id) for id in row], dtype=torch.int64)
+    return _validate.tensor(name, row, ndim=1, dtypes=(torch.int64, torch.int32)).cpu().long()
+
+
+def _end_tokens(end_token: Any, vocab_size: int | None) -> Tensor:
+    if end_token is None:
+        ids: list[Any] = []
+    elif isinstance(end_token, (Tensor, np.ndarray)):
+        end_token = _validate.tensor("end_token", end_token, ndim=(0, 1), dtypes=(torch.int64, torch.int32))
+        ids = end_token.reshape(-1).tolist()
+    elif isinstance(end_token, Sequence) and not isinstance(end_token, (str, bytes)):
+        ids = list(end_token)
+    else:
+        ids = [end_token]
+    high = None if vocab_size is None else vocab_size - 1
+    return torch.tensor([_validate.integer("end_token", id, low=0, high=high) for id in ids], dtype=torch.int64)

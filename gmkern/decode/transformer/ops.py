@@ -1,0 +1,39 @@
+"""The engine's ops (schemas: csrc/decode/register.cpp) and their fake kernels. They have no gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gmkern._library import ops
+
+pack_transformer = ops.pack_transformer.default
+transformer_logits = ops.transformer_logits.default
+generate_steps = ops.generate_steps.default
+
+
+@torch.library.register_fake("gmkern::pack_transformer")
+def _(weights: list[Tensor], shape: list[int]) -> Tensor:
+    return weights[0].new_empty(ops.packed_transformer_size(shape))
+
+
+@torch.library.register_fake("gmkern::transformer_logits")
+def _(
+    packed: Tensor,
+    turns: Tensor,
+    cache: Tensor,
+    tokens: Tensor,
+    slots: Tensor,
+    positions: Tensor,
+    wanted: Tensor,
+    shape: list[int],
+    eps: float,
+) -> Tensor:
+    return packed.new_empty(wanted.shape[0], shape[0])
+
+
+@torch.library.register_fake("gmkern::generate_steps")
+def _(*_args: Any) -> None:
+    return None

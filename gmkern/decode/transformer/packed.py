@@ -1,0 +1,121 @@
+"""A Transformer's weights as the compiled engine reads them: packed once, and again when a parameter has changed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gmkern.decode.transformer import ops
+from gmkern.decode.transformer.config import ACTIVATIONS, NORMS, POSITIONS, TransformerConfig
+from gmkern.decode.transformer.module import Transformer, rotation
+
+SERVED = (torch.float32, torch.bfloat16, torch.float16)
+_LANES = 16
+
+
+class Packed(NamedTuple):
+    """weights: fp32, opaque; shape and eps: what every op of the engine takes beside them."""
+
+    weights: Tensor
+    shape: list[int]
+    eps: float
+    config: TransformerConfig
+
+
+def why_not(model: Transformer) -> str | None:
+    """Why the engine cannot serve the model, or None."""
+    for name, parameter in model.named_parameters():
+        if parameter.device.type != "cpu":
+            return f"takes parameters on the CPU, got {name} on {parameter.device}"
+        if parameter.dtype not in SERVED:
+            return f"takes float32, bfloat16 or float16 parameters, got {name} in {parameter.dtype}"
+        if parameter.layout != torch.strided or type(parameter.data) is not Tensor:
+            return f"takes dense parameters, got {name} of type {type(parameter.data).__name__}"
+    return None
+
+
+def shape_of(config: TransformerConfig) -> list[int]:
+    """The config as numbers, in the order of csrc/decode/transformer_ops.h."""
+    return [
+        config.vocab_size,
+        config.n_layers,
+        config.n_heads,
+        config.d_model,
+        config.max_seq_len,
+        config.n_kv_heads,
+        config.d_ff,
+        config.head_dim,
+        NORMS.index(config.norm),
+        ACTIVATIONS.index(config.activation),
+        POSITIONS.index(config.position),
+        int(config.qk_norm),
+    ]
+
+
+def weights_of(model: Transformer) -> list[Tensor]:
+    """The parameters in the order of pack_transformer, an absent bias empty."""
+    none = torch.empty(0)
+    weights = [model.embedding.weight]
+    if model.position_embedding is not None:
+        weights.append(model.position_embedding.weight)
+
+    def linear(module: torch.nn.Linear) -> None:
+        weights.extend([module.weight, none if module.bias is None else module.bias])
+
+    block: Any
+    for block in model.blocks:
+        attention, mlp = block.attention, block.mlp
+        weights.extend(block.attention_norm.parameters())  # the weight, then a layer norm's bias
+        for module in (attention.q, attention.k, attention.v, attention.o):
+            linear(module)
+        weights.extend([*attention.q_norm.parameters(), *attention.k_norm.parameters()])
+        weights.extend(block.mlp_norm.parameters())
+        for module in (mlp.up, mlp.down) if mlp.gate is None else (mlp.gate, mlp.up, mlp.down):
+            linear(module)
+    weights.extend(model.norm.parameters())
+    weights.append(model.embedding.weight if model.head is None else model.head.weight)
+    return weights
+
+
+def pack(model: Transformer) -> Packed:
+    """The packed weights, from the model's cache where no parameter has changed since they were packed."""
+    weights = weights_of(model)
+    key = [_state(weight) for weight in weights]
+    cached = model.__dict__.get("_packed")
+    if cached is None or cached[0] != key or None in key:
+        shape = shape_of(model.config)
+        plain = [weight.detach().float().contiguous() for weight in weights]
+        cached = (key, Packed(ops.pack_transformer(plain, shape), shape, model.config.norm_eps, model.config))
+        model.__dict__["_packed"] = cached
+    return cached[1]
+
+
+def turns(config: TransformerConfig, length: int) -> Tensor:
+    """[length, head_dim]: the rotation's cosines, then its sines, at each position; [length, 0] without rope."""
+    if config.position != "rope":
+        return torch.empty(length, 0)
+    return torch.cat(rotation(config, torch.arange(length), torch.float32), -1)
+
+
+def cache_floats(config: TransformerConfig, length: int) -> int:
+    """The size of one sequence's cache."""
+    return config.n_layers * config.n_kv_heads * length * (config.head_dim + _up(config.head_dim))
+
+
+def new_cache(config: TransformerConfig, slots: int, length: int) -> Tensor:
+    """Keys and values of ``slots`` sequences of up to ``length`` tokens, in the engine's own order."""
+    width = config.head_dim + _up(config.head_dim)
+    return torch.empty(slots, config.n_layers, config.n_kv_heads, _up(length), width)
+
+
+def _up(n: int) -> int:
+    return -(-n // _LANES) * _LANES
+
+
+def _state(weight: Tensor) -> tuple[int, int, torch.dtype] | None:
+    """What changes when a parameter is written in place or replaced; None where torch does not count writes."""
+    if weight.is_inference():
+        return None
+    return weight.data_ptr(), weight._version, weight.dtype

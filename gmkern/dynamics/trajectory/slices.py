@@ -1,0 +1,64 @@
+"""Compiled trajectories in slices: short enough for Ctrl-C and a progress bar, and without a trace in the result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gmkern.dynamics.systems import Box, Systems
+from gmkern.dynamics.trajectory.loop import Outcome, Run
+
+_SLICE_SECONDS = 0.25
+_FIRST_PAIRS = 10_000_000  # work of the first slice, when the speed is not known yet
+
+
+def sliced(
+    op: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]],
+    run: Run,
+    x: Tensor,
+    v: Tensor | None,
+    first_energy: Tensor | None,
+    inverse_masses: Tensor,
+    systems: Systems,
+    kinds: list[int],
+    parameters: Tensor,
+    box: Box,
+    seed: Tensor,
+    sample_ids: Tensor,
+) -> Outcome:
+    """Runs ``op`` (gmkern::simulate) slice after slice on x, v [M, D]; ``first_energy`` [S] is that of frame 0."""
+    state, speeds = x, torch.zeros_like(x) if v is None else v
+    none = torch.zeros(1, dtype=torch.float64, device=x.device)
+    columns = [run.coefficients.get(name, none) for name in ("dt", "temperature", "friction", "noise")]
+    coefficients = torch.stack(torch.broadcast_tensors(*columns), dim=1).contiguous()
+    every = run.record_every or 0
+    frames = energies = None
+    if first_energy is not None:
+        count = 1 + run.steps // every
+        frames = x.new_empty((count, *x.shape))
+        energies = x.new_empty((count, systems.count))
+        frames[0], energies[0] = x, first_energy
+    done, kept = 0, 1
+    length = max(1, _FIRST_PAIRS // max(1, x.shape[0] * systems.largest))
+    while done < run.steps:
+        length = min(length, run.steps - done)
+        began = time.perf_counter()
+        step = torch.tensor(run.start_step + done, dtype=torch.int64, device=x.device)
+        state, speeds, new_frames, new_energies = op(
+            state, speeds, inverse_masses, systems.ptr, kinds, parameters, box.cell, box.inverse, run.kind,
+            coefficients, seed, sample_ids, step, length, every, done, systems.largest,
+        )  # fmt: skip
+        if frames is not None and energies is not None:
+            more = kept + new_frames.shape[0]
+            frames[kept:more], energies[kept:more] = new_frames, new_energies
+            kept = more
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)  # else the queue would outrun Ctrl-C
+        done += length
+        run.tick(length)
+        took = time.perf_counter() - began
+        length = max(1, int(length * min(8.0, _SLICE_SECONDS / max(took, 1e-6))))
+    return Outcome(state, None if v is None else speeds, frames, energies)

@@ -1,0 +1,158 @@
+"""The engine's ops: fake kernels, honest schemas, every instruction set, and no way to read outside a tensor."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from gmkern.decode import Transformer, TransformerConfig
+from gmkern.decode.transformer import ops, packed
+from gmkern.testing import run_isa
+from tests.decode.transformer_truth import CONFIGS, logits, scramble, tolerance
+
+
+def build(name="llama"):
+    shape = {"vocab_size": 17, "n_layers": 2, "max_seq_len": 32, "bos_id": 1} | CONFIGS[name]
+    return scramble(Transformer(TransformerConfig(**shape)), 1.0)
+
+
+def feed_arguments(model):
+    weights = packed.pack(model)
+    cache = packed.new_cache(model.config, 2, 32).zero_()
+    tokens, slots, positions = (
+        torch.tensor([3, 1, 4, 1, 5]),
+        torch.tensor([0, 0, 1, 1, 1]),
+        torch.tensor([0, 1, 0, 1, 2]),
+    )
+    turns, wanted = packed.turns(model.config, 32), torch.tensor([1, 4])
+    return [weights.weights, turns, cache, tokens, slots, positions, wanted, weights.shape, weights.eps]
+
+
+def step_arguments(model, steps=3):
+    weights = packed.pack(model)
+    floats, ints = torch.float32, torch.int64
+    return {
+        "packed": weights.weights,
+        "turns": packed.turns(model.config, 32),
+        "cache": packed.new_cache(model.config, 2, 32).zero_(),
+        "prompts": torch.tensor([3, 1, 4, 1]),
+        "prompt_ptr": torch.tensor([0, 1, 3, 4]),
+        "end_tokens": torch.tensor([2]),
+        "seed": torch.tensor([5, 5, 5]),
+        "sample_ids": torch.arange(3),
+        "params": torch.tensor([[1.0, 0, 1, 0, 1, 1]], dtype=torch.float64).repeat(3, 1),
+        "slots": torch.tensor([[-1, 0], [-1, 0]]),
+        "progress": torch.tensor([0, 0, -1, 0]),
+        "tokens": torch.zeros(3, 6, dtype=ints),
+        "lengths": torch.zeros(3, dtype=ints),
+        "logprobs": torch.zeros(3, 6, dtype=floats),
+        "raw_logprobs": torch.zeros(3, 6, dtype=floats),
+        "log_kept_mass": torch.zeros(3, 6, dtype=floats),
+        "finished": torch.zeros(3, dtype=torch.bool),
+        "steps": steps,
+        "shape": weights.shape,
+        "eps": weights.eps,
+    }
+
+
+def test_opcheck():
+    model = build()
+    plain = [weight.detach() for weight in packed.weights_of(model)]
+    torch.library.opcheck(ops.pack_transformer, (plain, packed.shape_of(model.config)))
+    torch.library.opcheck(ops.transformer_logits, tuple(feed_arguments(model)))
+    torch.library.opcheck(ops.generate_steps, tuple(step_arguments(model).values()))
+
+
+def test_each_instruction_set(isa, generator):
+    models = {name: build(name) for name in CONFIGS}
+    tokens = torch.randint(0, 17, (1, 30), generator=generator)
+    code = """
+    from gmkern.decode import Transformer, TransformerConfig, generate
+    from gmkern.decode.generate.engine import EngineSteps
+
+    def run(config, state):
+        model = Transformer(config)
+        model.load_state_dict(state)
+        steps = EngineSteps(model)
+        steps.open(1, 30)
+        fed = torch.cat([steps.feed(tokens[:, i : i + 1], torch.arange(1)) for i in range(30)])
+        steps.open(1, 30)
+        whole = steps.feed(tokens, torch.arange(1))
+        rows = generate(model, n=20, max_new_tokens=12, seed=3, end_token=2)
+        one = generate(model, n=1, sample_ids=[13], max_new_tokens=12, seed=3, end_token=2)
+        return fed, whole, [field[13] for field in rows], [field[0] for field in one]
+
+    out = {name: run(TransformerConfig(**shapes[name]), state) for name, state in states.items()}
+    """
+    shapes = {name: dataclasses.asdict(model.config) for name, model in models.items()}
+    states = {name: model.state_dict() for name, model in models.items()}
+    results = run_isa(isa, code, shapes=shapes, states=states, tokens=tokens)
+    for name, (fed, whole, row, alone) in results.items():
+        assert torch.equal(fed[-1:], whole), name  # a prompt read at once, or token by token
+        assert all(torch.equal(a, b) for a, b in zip(row, alone, strict=True)), name
+        truth = torch.from_numpy(logits(models[name], tokens[0].numpy()))
+        assert (fed - truth).abs().max() < tolerance(models[name], truth), name
+
+
+def test_what_the_cache_held_before_does_not_matter():
+    model = build("qwen3")
+    arguments = feed_arguments(model)
+    clean = ops.transformer_logits(*arguments)
+    arguments[2].fill_(float("nan"))
+    assert torch.equal(ops.transformer_logits(*arguments), clean)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "word"),
+    [
+        (0, torch.zeros(3), "packed"),
+        (1, torch.zeros(5, 6), "turns"),
+        (2, torch.zeros(2, 2, 2, 17, 22), "cache"),
+        (3, torch.tensor([3, 1, 17, 1, 5]), "tokens"),
+        (4, torch.tensor([0, 0, 2, 1, 1]), "slots"),
+        (5, torch.tensor([0, 1, 0, 1, 32]), "positions"),
+        (6, torch.tensor([4, 1]), "wanted"),
+        (6, torch.tensor([5]), "wanted"),
+        (7, [17, 2], "shape"),
+    ],
+)
+def test_logits_refuses_what_does_not_fit(at, value, word):
+    arguments = feed_arguments(build())
+    arguments[at] = value
+    with pytest.raises(RuntimeError, match=f"gmkern: {word}: "):
+        ops.transformer_logits(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompts", torch.tensor([3, 1, 4, 17])),
+        ("prompt_ptr", torch.tensor([0, 1, 3, 5])),
+        ("prompt_ptr", torch.tensor([0, 3, 1, 4])),
+        ("slots", torch.tensor([[3, 0], [-1, 0]])),
+        ("slots", torch.tensor([[0, 1], [-1, 0]])),
+        ("progress", torch.tensor([4, 0, -1, 0])),
+        ("tokens", torch.zeros(3, 40, dtype=torch.int64)),
+        ("lengths", torch.tensor([0, 7, 0])),
+        ("params", torch.ones(3, 6)),
+        ("params", torch.ones(2, 6, dtype=torch.float64)),
+        ("finished", torch.zeros(3)),
+    ],
+)
+def test_steps_refuses_what_does_not_fit(name, value):
+    arguments = step_arguments(build()) | {name: value}
+    with pytest.raises(RuntimeError, match="gmkern: "):
+        ops.generate_steps(*arguments.values())
+
+
+def test_packing_refuses_what_does_not_fit():
+    model = build()
+    weights, shape = [w.detach() for w in packed.weights_of(model)], packed.shape_of(model.config)
+    for bad in (
+        weights[:-1],
+        [*weights, weights[0]],
+        [weights[0].double(), *weights[1:]],
+        [weights[0].T, *weights[1:]],
+    ):
+        with pytest.raises(RuntimeError, match="gmkern: weights: "):
+            ops.pack_transformer(bad, shape)
