@@ -28,11 +28,25 @@ OWNERS: tuple[Owner, ...] = (
     Owner("neighbors.knn", "cpu", "reference", ("knn", "edge_pull"), "no GPU kernel yet: blocked PyTorch there"),
     Owner("neighbors.count_within", "cpu", "reference", ("count_within",), "as above"),
     Owner(
+        "decode.sample",
+        "cpu",
+        "triton",
+        ("sample",),
+        "rows of reductions, which Triton schedules well, and no nvcc is needed",
+    ),
+    Owner("decode.token_logprobs", "cpu", "triton", ("token_logprobs", "token_logprobs_backward"), "as above"),
+    Owner(
         "dynamics.energy_and_forces",
         "cpu",
         "reference",
         ("energy_and_forces", "hessian_times"),
-        "pair sums in registers; no GPU kernel yet",
+        "no GPU kernel of one evaluation yet",
     ),
-    Owner("dynamics.simulate", "cpu", "cuda", ("simulate",), "all steps in one launch, a block a system"),
+    Owner(
+        "dynamics.simulate",
+        "cpu",
+        "cuda",
+        ("simulate",),
+        "one block a system, all steps in one launch: CUDA C++ holds the state in shared memory",
+    ),
 )
