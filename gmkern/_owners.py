@@ -36,6 +36,13 @@ OWNERS: tuple[Owner, ...] = (
     ),
     Owner("decode.token_logprobs", "cpu", "triton", ("token_logprobs", "token_logprobs_backward"), "as above"),
     Owner(
+        "decode.generate",
+        "cpu",
+        "reference",
+        ("pack_transformer", "packed_transformer_size", "transformer_logits", "generate_steps"),
+        "the whole step, all layers, in one call; no GPU engine yet",
+    ),
+    Owner(
         "dynamics.energy_and_forces",
         "cpu",
         "reference",

@@ -23,11 +23,14 @@ FORBIDDEN = {
 }
 
 
-def imported(path: Path, *, top_level: bool = False) -> set[str]:
-    """The modules that a file imports, `from a import b` counted as a.b where that is a module."""
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports when it runs, `from a import b` counted as a.b where that is a module."""
     tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
     found = set()
-    for node in tree.body if top_level else ast.walk(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

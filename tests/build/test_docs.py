@@ -45,3 +45,11 @@ def test_docstring_examples_run(name):
     found = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert found.attempted > 0
     assert found.failed == 0
+
+
+@pytest.mark.skipif(not PAGES, reason="the pages are not beside an installed wheel")
+def test_readme_shows_each_hot_path_in_ten_lines():
+    shown = blocks(ROOT / "README.md")
+    for call in ("generate(", "simulate(", "knn("):
+        block = next(text for text in shown if call in text)
+        assert len([line for line in block.splitlines() if line.strip()]) <= 10

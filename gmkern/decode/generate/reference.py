@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from gmkern.decode.generate.job import Job
-from gmkern.decode.transformer import Transformer
+if TYPE_CHECKING:
+    from gmkern.decode.generate.job import Job
+    from gmkern.decode.transformer import Transformer
 
 
 class ReferenceSteps:
