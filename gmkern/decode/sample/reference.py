@@ -99,12 +99,11 @@ def _share(part: Tensor, whole: Mass) -> Mass:
         return Mass(torch.minimum(target, whole.high), None)
     scaled = (part * whole.wide()) * 2.0**42
     floor = torch.floor(scaled)
-    target = Mass(floor.long(), ((scaled - floor) * 2.0**42).long())
-    assert target.low is not None
-    nothing = (target.high == 0) & (target.low == 0)
-    target = Mass(target.high, torch.where(nothing, 1, target.low))
-    above = target.reach(whole)
-    return Mass(torch.where(above, whole.high, target.high), torch.where(above, whole.low, target.low))
+    high, low = floor.long(), ((scaled - floor) * 2.0**42).long()
+    share = Mass(high, torch.where((high == 0) & (low == 0), 1, low))
+    above = share.reach(whole)
+    assert share.low is not None
+    return Mass(torch.where(above, whole.high, high), torch.where(above, whole.low, share.low))
 
 
 class Params(NamedTuple):
@@ -238,7 +237,8 @@ def sample(
     """As the op ``gmkern::sample``; a row without a legal token, or not finite, gives token -1 and NaN."""
     if logits.shape[0] == 0:
         real = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        return sample_ids.new_empty(0), *(logits.new_empty(0, dtype=real) for _ in range(3))
+        nothing = logits.new_empty(0, dtype=real)
+        return sample_ids.new_empty(0), nothing, nothing.clone(), nothing.clone()
     row = parts(logits, params, mask, history)
     gumbel = noise.gumbel(seed, sample_ids, step, logits.shape[1], TOKEN, row.z.dtype)
     tokens = first_greatest(torch.where(row.kept, row.z + gumbel, float("-inf")))
