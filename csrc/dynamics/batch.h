@@ -109,6 +109,16 @@ inline void check_trajectory(const Tensor& positions, const Tensor& velocities, 
              record_every, ", ", phase, "; takes numbers >= 0");
 }
 
+inline void check_log_probs(const Tensor& log_probs, int64_t systems, int64_t integrator) {
+    check_dim("log_probs", log_probs, 2);
+    check_dtype("log_probs", log_probs, ScalarType::Double);
+    check_size("log_probs", log_probs, 0, 2);
+    GM_CHECK(log_probs.size(1) == 0 || log_probs.size(1) == systems, "log_probs: got shape ", shape_text(log_probs),
+             "; takes [2, 0] or [2, ", systems, "]");
+    GM_CHECK(log_probs.numel() == 0 || integrator == 1 || integrator == 2, "log_probs: got some with integrator ",
+             integrator, "; takes them with 1 or 2");
+}
+
 // How many of the next `steps` steps are recorded.
 inline int64_t recorded(int64_t steps, int64_t record_every, int64_t phase) {
     return record_every == 0 ? 0 : (phase + steps) / record_every - phase / record_every;

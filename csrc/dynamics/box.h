@@ -51,9 +51,8 @@ struct PeriodicBox {
             images[k] = nearest(s);
         }
         GM_UNROLL
-        for (int a = 0; a < D; ++a)
-            GM_UNROLL
-            for (int k = 0; k < D; ++k) d.c[a] = fma(-images[k], F(cell[k][a]), d.c[a]);
+        for (int a = 0; a < D; ++a) GM_UNROLL
+        for (int k = 0; k < D; ++k) d.c[a] = fma(-images[k], F(cell[k][a]), d.c[a]);
     }
 };
 template <class R, int D>

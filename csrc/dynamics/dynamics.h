@@ -34,8 +34,9 @@ struct TrajectoryArgs {
     IntegratorKind kind;
     int64_t steps, record_every, recorded_before;  // a step is recorded when recorded_before + done is a multiple
     int64_t systems, atoms;
-    const R* inverse_masses;  // [M]
-    R *frames, *energies;     // [F, M, D], [F, S]
+    const R* inverse_masses;     // [M]
+    R *frames, *energies;        // [F, M, D], [F, S]
+    double *forward, *backward;  // [S] log-probabilities that grow by this call's, or nullptr
 };
 
 // One system: where it lies in the batch, its noise and its state, which is changed in place.

@@ -1,6 +1,6 @@
 // The dynamics ops. M atoms of S systems lie one after another in positions [M, D]; system s is rows system_ptr[s] to
-// system_ptr[s + 1] (int64 [S + 1]). kinds and parameters (float64) are the terms of the potential,
-// csrc/dynamics/field.h; cell and inverse are boxes [0 | 1 | S, D, D] (float64), 0 of them without periodicity.
+// system_ptr[s + 1] (int64 [S + 1]). kinds and parameters (float64) are the terms of the potential
+// (csrc/dynamics/field.h); cell and inverse are boxes [0 | 1 | S, D, D] (float64), 0 of them without periodicity.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
@@ -13,12 +13,13 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
         "hessian_times(Tensor positions, Tensor directions, Tensor system_ptr, int[] kinds, Tensor parameters, "
         "Tensor cell, Tensor inverse) -> Tensor");
     // Steps step to step + steps - 1 of an integrator (0 velocity Verlet, 1 BAOAB, 2 Euler-Maruyama, 3 Heun, 4 RK4) of
-    // coefficients [1 | S, 4] float64 (dt, temperature, friction, noise); a frame is kept whenever phase + steps done
-    // is a multiple of record_every (0: never) -> positions [M, D], velocities [M, D], frames [F, M, D], energies [F,
-    // S]
+    // coefficients [1 | S, 4] float64 (dt, temperature, friction, noise). A frame is kept whenever phase + steps done
+    // is a multiple of record_every (0: never). No system has more than `largest` atoms. log_probs [2, S] float64 are
+    // the path's, forward and backward, so far; [2, 0] asks for none.
+    // -> positions [M, D], velocities [M, D], frames [F, M, D], energies [F, S], log_probs
     m.def(
         "simulate(Tensor positions, Tensor velocities, Tensor inverse_masses, Tensor system_ptr, int[] kinds, "
         "Tensor parameters, Tensor cell, Tensor inverse, int integrator, Tensor coefficients, Tensor seed, "
-        "Tensor sample_ids, Tensor step, SymInt steps, SymInt record_every, SymInt phase, SymInt largest) "
-        "-> (Tensor, Tensor, Tensor, Tensor)");
+        "Tensor sample_ids, Tensor step, SymInt steps, SymInt record_every, SymInt phase, SymInt largest, "
+        "Tensor log_probs) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }

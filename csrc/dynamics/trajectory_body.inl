@@ -6,6 +6,8 @@ namespace gm {
 inline namespace GM_ISA {
 namespace {
 
+constexpr double kHalfLog2Pi = 0.91893853320467274178;
+
 template <class R>
 struct Stepper {
     using V = x16<R>;
@@ -15,6 +17,7 @@ struct Stepper {
     const int64_t dim, stride, size;  // size: of one structure of arrays
     R *x, *v, *f, *stage, *sum, *extra, *noise, *inverse_mass, *inverse_root, *e;
     bool has_force = false;  // f is the force at x
+    double per_step = 0.0;   // the normalisers of a step's Gaussians, with log-probabilities
     double energy = 0.0;     // at x, where it was asked for
 
     Stepper(const TrajectoryArgs<R>& args, const SystemArgs<R>& system, R* scratch)
@@ -38,6 +41,31 @@ struct Stepper {
         to_arrays(s.v, s.count, dim, stride, v);
         for (int64_t i = 0; i < s.count; ++i) inverse_mass[i] = a.inverse_masses[s.first + i];
         for (int64_t i = 0; i < stride; i += 16) sqrt(V::load(inverse_mass + i)).store(inverse_root + i);
+        if (a.forward == nullptr) return;
+        for (int64_t i = 0; i < s.count; ++i) {
+            const double kick = static_cast<double>(static_cast<R>(s.constants.kick));
+            const double scale = a.kind == IntegratorKind::baoab ? kick * static_cast<double>(inverse_root[i]) : kick;
+            per_step -= static_cast<double>(dim) * (kHalfLog2Pi + __builtin_log(scale));
+        }
+    }
+
+    static f64x16 wide(f32x16 value) { return widen<double>(value); }
+    static f64x16 wide(f64x16 value) { return value; }
+
+    // Adds one step's log-probability: the sum of -z^2 / 2 with z = (to - (keep * from + dt * drift)) / scale, the
+    // scale being kick, times the root of the inverse mass if `by_mass`. In double, lane by lane, axes in their order.
+    void add_gaussians(double* total, const R* to, const R* from, const R* drift, bool by_mass) const {
+        f64x16 sum(0.0);
+        const f64x16 keep = wide(V(static_cast<R>(s.constants.keep))), dt = wide(V(static_cast<R>(s.constants.dt))),
+                     kick = wide(V(static_cast<R>(s.constants.kick)));
+        const f64x16 lane = convert<double>(iota<int64_t>());
+        each([&](int64_t at, int64_t atom) {
+            f64x16 z = wide(V::load(to + at)) - keep * wide(V::load(from + at));
+            if (drift != nullptr) z = z - dt * wide(V::load(drift + at));
+            z = z / (by_mass ? kick * wide(V::load(inverse_root + atom)) : kick);
+            sum = sum + select(lane < f64x16(static_cast<double>(s.count - atom)), z * z, f64x16(0.0));
+        });
+        total[s.index] += per_step - 0.5 * sum_lanes(sum);
     }
 
     void force_at(const R* at, R* to) { field.template evaluate<Want::forces>(at, nullptr, to, e, s.count, stride); }
@@ -88,10 +116,15 @@ struct Stepper {
         each([&](int64_t at, int64_t atom) {
             V vi = fma(half, V::load(f + at) * V::load(inverse_mass + atom), V::load(v + at));
             V xi = fma(half, vi, V::load(x + at));
+            if (a.forward != nullptr) vi.store(extra + at);
             vi = fma(kick * V::load(inverse_root + atom), V::load(stage + at), keep * vi);
             vi.store(v + at);
             fma(half, vi, xi).store(x + at);
         });
+        if (a.forward != nullptr) {
+            add_gaussians(a.forward, v, extra, nullptr, true);
+            add_gaussians(a.backward, extra, v, nullptr, true);
+        }
         has_force = false;
         force_here(record);
         half_kick();
@@ -100,6 +133,7 @@ struct Stepper {
     void euler_maruyama(uint32_t step) {
         force_here(false);
         const V dt(static_cast<R>(s.constants.dt)), kick(static_cast<R>(s.constants.kick));
+        if (a.forward != nullptr) each([&](int64_t at, int64_t) { V::load(x + at).store(extra + at); });
         if (s.constants.kick != 0.0) {
             kicks(stage, noise, step);
             each([&](int64_t at, int64_t) {
@@ -110,6 +144,10 @@ struct Stepper {
             each([&](int64_t at, int64_t) { fma(dt, V::load(f + at), V::load(x + at)).store(x + at); });
         }
         has_force = false;
+        if (a.forward == nullptr) return;
+        add_gaussians(a.forward, x, extra, f, false);
+        force_here(false);
+        add_gaussians(a.backward, extra, x, f, false);
     }
 
     // to = x + h * k

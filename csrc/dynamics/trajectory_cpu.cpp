@@ -40,19 +40,19 @@ void run(void (*body)(const TrajectoryArgs<R>&, const SystemArgs<R>&, R*), const
                        });
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> simulate(const Tensor& positions, const Tensor& velocities,
-                                                    const Tensor& inverse_masses, const Tensor& system_ptr,
-                                                    std::vector<int64_t> kinds, const Tensor& parameters,
-                                                    const Tensor& cell, const Tensor& inverse, int64_t integrator,
-                                                    const Tensor& coefficients, const Tensor& seed,
-                                                    const Tensor& sample_ids, const Tensor& step, int64_t steps,
-                                                    int64_t record_every, int64_t phase, int64_t largest) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> simulate(
+    const Tensor& positions, const Tensor& velocities, const Tensor& inverse_masses, const Tensor& system_ptr,
+    std::vector<int64_t> kinds, const Tensor& parameters, const Tensor& cell, const Tensor& inverse, int64_t integrator,
+    const Tensor& coefficients, const Tensor& seed, const Tensor& sample_ids, const Tensor& step, int64_t steps,
+    int64_t record_every, int64_t phase, int64_t largest, const Tensor& log_probs) {
     const Batch b = check_batch(positions, system_ptr, kinds, parameters, cell, inverse);
     check_trajectory(positions, velocities, inverse_masses, b.systems, integrator, coefficients, sample_ids, step,
                      steps, record_every, phase);
     for (const auto* t : {&velocities, &inverse_masses, &coefficients, &sample_ids, &step})
         check_contiguous_cpu("simulate", *t);
     GM_CHECK(b.largest <= largest, "largest: got ", largest, "; a system has ", b.largest, " atoms");
+    check_log_probs(log_probs, b.systems, integrator);
+    check_contiguous_cpu("log_probs", log_probs);
     const PerRow seeds = per_row("seed", seed, b.systems);
 
     Tensor x = torch::stable::clone(positions), v = torch::stable::clone(velocities);
@@ -60,17 +60,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> simulate(const Tensor& positions, con
     Tensor frames = torch::stable::empty({count, b.atoms, b.field.dim}, positions.scalar_type());
     Tensor energies = torch::stable::empty({count, b.systems}, positions.scalar_type());
     const auto kind = static_cast<IntegratorKind>(integrator);
+    Tensor sums = torch::stable::clone(log_probs);
+    double* forward = sums.numel() > 0 ? sums.mutable_data_ptr<double>() : nullptr;
+    double* backward = forward != nullptr ? forward + b.systems : nullptr;
     const int64_t* ids = sample_ids.const_data_ptr<int64_t>();
     const int64_t first = *step.const_data_ptr<int64_t>();
     if (positions.scalar_type() == ScalarType::Double)
         run<double>(GM_CALL_ISA(trajectory_fp64), b,
-                    {b.field, kind, steps, record_every, phase, b.systems, b.atoms, nullptr, nullptr, nullptr},
+                    {b.field, kind, steps, record_every, phase, b.systems, b.atoms, nullptr, nullptr, nullptr, forward,
+                     backward},
                     inverse_masses, coefficients, seeds, ids, first, x, v, frames, energies);
     else
         run<float>(GM_CALL_ISA(trajectory_fp32), b,
-                   {b.field, kind, steps, record_every, phase, b.systems, b.atoms, nullptr, nullptr, nullptr},
+                   {b.field, kind, steps, record_every, phase, b.systems, b.atoms, nullptr, nullptr, nullptr, forward,
+                    backward},
                    inverse_masses, coefficients, seeds, ids, first, x, v, frames, energies);
-    return {x, v, frames, energies};
+    return {x, v, frames, energies, sums};
 }
 
 }  // namespace

@@ -24,17 +24,17 @@ const int64_t* per_row_here(const char* name, const Tensor& t, int64_t rows) {
     return t.const_data_ptr<int64_t>();
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> simulate(const Tensor& positions, const Tensor& velocities,
-                                                    const Tensor& inverse_masses, const Tensor& system_ptr,
-                                                    std::vector<int64_t> kinds, const Tensor& parameters,
-                                                    const Tensor& cell, const Tensor& inverse, int64_t integrator,
-                                                    const Tensor& coefficients, const Tensor& seed,
-                                                    const Tensor& sample_ids, const Tensor& step, int64_t steps,
-                                                    int64_t record_every, int64_t phase, int64_t largest) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> simulate(
+    const Tensor& positions, const Tensor& velocities, const Tensor& inverse_masses, const Tensor& system_ptr,
+    std::vector<int64_t> kinds, const Tensor& parameters, const Tensor& cell, const Tensor& inverse, int64_t integrator,
+    const Tensor& coefficients, const Tensor& seed, const Tensor& sample_ids, const Tensor& step, int64_t steps,
+    int64_t record_every, int64_t phase, int64_t largest, const Tensor& log_probs) {
     check_batch_shapes(positions, system_ptr, kinds, parameters, cell, inverse);
     const int64_t systems = system_ptr.size(0) - 1, atoms = positions.size(0), dim = positions.size(1);
     check_trajectory(positions, velocities, inverse_masses, systems, integrator, coefficients, sample_ids, step, steps,
                      record_every, phase);
+    check_log_probs(log_probs, systems, integrator);
+    GM_CHECK(log_probs.numel() == 0, "log_probs: got some; the CUDA kernel takes none");
     GM_CHECK(integrator <= 2, "integrator: got ", integrator, "; the CUDA kernel takes 0 to 2");
     GM_CHECK(dim == 2 || dim == 3, "positions: got dimension ", dim, "; the CUDA kernel takes 2 or 3");
     GM_CHECK(largest >= 0 && largest <= atoms, "largest: got ", largest, "; takes 0 to ", atoms);
@@ -89,7 +89,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> simulate(const Tensor& positions, con
     a.energies = energies.mutable_data_ptr();
     const char* wrong = launch_trajectory(a);
     GM_CHECK(wrong == nullptr, "simulate: CUDA says: ", wrong, " (systems of up to ", largest, " atoms)");
-    return {x, v, frames, energies};
+    return {x, v, frames, energies, torch::stable::clone(log_probs)};
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "common/noise.h"
 #include "common/vector_math.h"
+#include "dynamics/box.h"
 
 namespace py = pybind11;
 
@@ -48,6 +49,19 @@ PYBIND11_MODULE(_host, m) {
     m.def("normals_from_words64", [](uint64_t a, uint64_t b) {
         const auto p = gm::normals_from_words<double>(a, b);
         return std::array<double, 2>{p.first, p.second};
+    });
+    m.def("pair_term", [](int kind, std::array<double, 4> parameters, double r2) {
+        const auto term = gm::pair_term<double>(kind, parameters.data());
+        const double inverse = 1.0 / r2;
+        return std::array<double, 3>{gm::pair_energy(term, inverse), gm::pair_pull(term, inverse),
+                                     gm::pair_slope(term, inverse)};
+    });
+    m.def("nearest_image", [](std::array<double, 9> cell, std::array<double, 9> inverse, std::array<double, 3> d) {
+        gm::PeriodicBox<double, 3> box;
+        box.read(cell.data(), inverse.data());
+        gm::Vector<double, 3> v = {{d[0], d[1], d[2]}};
+        box.nearest_image(v);
+        return std::array<double, 3>{v.c[0], v.c[1], v.c[2]};
     });
     m.def("log_positive", [](float x) { return gm::log_positive(x); });
     m.def("log_positive64", [](double x) { return gm::log_positive(x); });

@@ -239,10 +239,14 @@ def test_the_op_is_well_behaved():
         arguments = (
             flat, torch.zeros_like(flat), masses_of(None, systems, x), systems.ptr, [0], parameters, box.cell,
             box.inverse, 1, coefficients, torch.tensor(3), torch.arange(2), torch.tensor(0), 7, 3, 1, 5,
+            torch.zeros(2, 2, dtype=torch.float64),
         )  # fmt: skip
         torch.library.opcheck(ops.simulate, arguments)
+        torch.library.opcheck(ops.simulate, (*arguments[:-1], arguments[-1][:, :0]))
         with pytest.raises(RuntimeError, match="gmkern: largest"):
-            ops.simulate(*arguments[:-1], 4)
+            ops.simulate(*arguments[:-2], 4, arguments[-1])
+        with pytest.raises(RuntimeError, match="gmkern: log_probs"):
+            ops.simulate(*arguments[:-1], arguments[-1][:, :1])
         with pytest.raises(RuntimeError, match="gmkern: velocities"):
             ops.simulate(flat, flat[:1], *arguments[2:])
 
@@ -255,7 +259,7 @@ def test_a_compiled_caller_gets_fresh_noise_from_a_step_tensor():
     def run(step):
         return torch.ops.gmkern.simulate(
             x, x, torch.ones(10), torch.tensor([0, 5, 10]), [0], parameters, none, none, 1, coefficients,
-            torch.tensor(1), torch.arange(2), step, 2, 0, 0, 5,
+            torch.tensor(1), torch.arange(2), step, 2, 0, 0, 5, torch.empty(2, 0, dtype=torch.float64),
         )[0]  # fmt: skip
 
     compiled = torch.compile(run, fullgraph=True, backend="aot_eager")

@@ -61,6 +61,8 @@ def simulate(
     sample_ids: Sequence[int] | np.ndarray | Tensor | None = None,
     start_step: int = 0,
     record_every: int | None = None,
+    log_prob: bool = False,
+    backward: str = "same_drift",
     progress: bool = False,
     backend: str | None = None,
 ) -> Trajectory:
@@ -85,6 +87,10 @@ def simulate(
     start_step : the number of the first step: a run of a + b steps is a run of a, then one of b with ``start_step=a``
         from where it stopped, to the bit.
     record_every : keep the positions and energies of each such step; None keeps none.
+    log_prob : whether to give the path's log-probabilities, for BAOAB and EulerMaruyama whose noise is not 0.
+    backward : the reversed process that ``log_prob_backward`` is of: "same_drift", the integrator's own step taken from
+        the end of each step to its start: N(x; x' + f(x') dt, noise^2 dt) for EulerMaruyama, and for BAOAB the kick of
+        the reversed momenta, N(v; exp(-friction dt) v', ...).
     progress : whether to draw a bar (needs rich).
     backend : None, "cpu", "cuda" or "reference". Potentials: None takes the C++ kernels ("cpu"), on CUDA tensors the
         CUDA kernel ("cuda": VelocityVerlet, BAOAB and EulerMaruyama in 2 or 3 dimensions, systems that fit a block's
@@ -100,7 +106,9 @@ def simulate(
         frames : [F, *positions.shape], F = 1 + steps // record_every, frame 0 being the start; None without
             record_every.
         energies : [F, S], the potential energy of each frame; None without record_every or for a ``VectorField``.
-        log_prob_forward, log_prob_backward : None.
+        log_prob_forward, log_prob_backward : [S] float64, with log_prob, else None: the sums over the steps of the log
+            densities of EulerMaruyama's steps, or of BAOAB's Ornstein-Uhlenbeck kicks, given the state that each step
+            starts from (ends at, for backward). The density of the initial state is not in them.
 
     Raises
     ------
@@ -152,7 +160,10 @@ def simulate(
         rows = x.shape[0]
 
     names = [f.name for f in dataclasses.fields(integrator)]  # type: ignore[arg-type]
+    backward = _validate.one_of("backward", backward, ("same_drift",))
     coefficients = {name: per_system(name, getattr(integrator, name), rows, x.device) for name in names}
+    if log_prob:
+        _check_log_prob(integrator, coefficients)
     seeds = _validate.seed(0 if seed is None else seed, x.device, rows=rows)
     ids = _validate.sample_ids(sample_ids, x.device, rows=rows)
     if velocities is not None and not integrator.has_velocities:
@@ -166,7 +177,7 @@ def simulate(
             raise _validate.bad("velocities", v, f"shape {list(x.shape)}, dtype and device of positions")
 
     with progress_bar.bar(progress, steps) as tick:
-        run = Run(integrator.kind, coefficients, steps, start_step, record_every, tick)
+        run = Run(integrator.kind, coefficients, steps, start_step, record_every, tick, log_prob)
         if isinstance(field, VectorField):
             outcome = _follow_module(field, x, v, integrator, masses, seeds, ids, run, backend)
         else:
@@ -179,7 +190,7 @@ def simulate(
             RuntimeWarning,
             stacklevel=2,
         )
-    return Trajectory(outcome.x, outcome.v, outcome.frames, outcome.energies, None, None)
+    return Trajectory(outcome.x, outcome.v, outcome.frames, outcome.energies, outcome.forward, outcome.backward)
 
 
 def _follow_module(
@@ -242,7 +253,7 @@ def _follow_potential(
         )
     why_not = f"has no gradient, and {trained[0]} requires grad" if trained else None
     why_not = why_not or why_not_compiled(kinds, parameters, systems.dim)
-    on_cuda = _backend.on_cuda(x.device) or why_not or _why_not_cuda(integrator, systems, x)
+    on_cuda = _backend.on_cuda(x.device) or why_not or _why_not_cuda(integrator, run.log_prob, systems, x)
     chosen = _backend.choose(
         "simulate",
         backend,
@@ -264,7 +275,9 @@ def _follow_potential(
         return energy_reference.energy_and_forces(x, mask, kinds, parameters, box.cell, box.inverse)
 
     if chosen == "reference":
-        out = loop(run, start, v, each, lambda x, t: evaluate(x)[1], noise, lambda x: evaluate(x)[0])
+        out = loop(
+            run, start, v, each, lambda x, t: evaluate(x)[1], noise, lambda x: evaluate(x)[0], atoms=mask[..., None]
+        )
         shaped = systems.unpadded
     else:
         flat = systems.flat(x)
@@ -286,13 +299,26 @@ def _follow_potential(
         None if out.v is None else shaped(out.v),
         None if out.frames is None else shaped(out.frames),
         out.energies,
+        out.forward,
+        out.backward,
     )
 
 
-def _why_not_cuda(integrator: Integrator, systems: Systems, x: Tensor) -> str | None:
+def _check_log_prob(integrator: Integrator, coefficients: dict[str, Tensor]) -> None:
+    if integrator.kind not in (BAOAB_KIND, EULER_MARUYAMA):
+        raise ValueError(f"log_prob: got True with {type(integrator).__name__}, which draws no noise")
+    needed = ("temperature", "friction") if integrator.kind == BAOAB_KIND else ("noise",)
+    for name in needed:
+        if bool((coefficients[name] == 0).any()):
+            raise ValueError(f"log_prob: got True with {name} 0, where a step has no density")
+
+
+def _why_not_cuda(integrator: Integrator, log_prob: bool, systems: Systems, x: Tensor) -> str | None:
     """Why the CUDA kernel cannot serve this call on x's device, or None."""
     if integrator.kind not in (VELOCITY_VERLET, BAOAB_KIND, EULER_MARUYAMA):
         return f"takes VelocityVerlet, BAOAB and EulerMaruyama, got {type(integrator).__name__}"
+    if log_prob:
+        return "gives no log-probabilities"
     if systems.dim not in (2, 3):
         return f"takes positions of dimension 2 or 3, got {systems.dim}"
     # four arrays of a system live in a block's shared memory, beside 4 KiB of sums and constants

@@ -31,13 +31,15 @@ def _(
     record_every: int,
     phase: int,
     largest: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    log_probs: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     frames = 0 if record_every == 0 else (phase + steps) // record_every - phase // record_every
     return (
         torch.empty_like(positions),
         torch.empty_like(positions),
         positions.new_empty((frames, *positions.shape)),
         positions.new_empty((frames, system_ptr.shape[0] - 1)),
+        torch.empty_like(log_probs),
     )
 
 

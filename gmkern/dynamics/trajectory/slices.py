@@ -16,7 +16,7 @@ _FIRST_PAIRS = 10_000_000  # work of the first slice, when the speed is not know
 
 
 def sliced(
-    op: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]],
+    op: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor, Tensor]],
     run: Run,
     x: Tensor,
     v: Tensor | None,
@@ -41,15 +41,16 @@ def sliced(
         frames = x.new_empty((count, *x.shape))
         energies = x.new_empty((count, systems.count))
         frames[0], energies[0] = x, first_energy
+    log_probs = torch.zeros((2, systems.count if run.log_prob else 0), dtype=torch.float64, device=x.device)
     done, kept = 0, 1
     length = max(1, _FIRST_PAIRS // max(1, x.shape[0] * systems.largest))
     while done < run.steps:
         length = min(length, run.steps - done)
         began = time.perf_counter()
         step = torch.tensor(run.start_step + done, dtype=torch.int64, device=x.device)
-        state, speeds, new_frames, new_energies = op(
+        state, speeds, new_frames, new_energies, log_probs = op(
             state, speeds, inverse_masses, systems.ptr, kinds, parameters, box.cell, box.inverse, run.kind,
-            coefficients, seed, sample_ids, step, length, every, done, systems.largest,
+            coefficients, seed, sample_ids, step, length, every, done, systems.largest, log_probs,
         )  # fmt: skip
         if frames is not None and energies is not None:
             more = kept + new_frames.shape[0]
@@ -61,4 +62,6 @@ def sliced(
         run.tick(length)
         took = time.perf_counter() - began
         length = max(1, int(length * min(8.0, _SLICE_SECONDS / max(took, 1e-6))))
-    return Outcome(state, None if v is None else speeds, frames, energies)
+    return Outcome(
+        state, None if v is None else speeds, frames, energies, *(log_probs if run.log_prob else (None, None))
+    )

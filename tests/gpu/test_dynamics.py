@@ -1,0 +1,106 @@
+"""simulate() on a GPU: the CUDA kernel against the reference and the CPU, its invariances, streams and graphs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import gmkern
+from gmkern._backend import has_cuda
+from gmkern.dynamics import BAOAB, EulerMaruyama, Harmonic, Heun, LennardJones, VelocityVerlet, simulate
+from tests.dynamics.truth import cloud, lattice, stationary_baoab
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not has_cuda(), reason="this build has no CUDA kernels (GMKERN_CUDA=1)"),
+]
+
+
+@pytest.mark.parametrize("integrator", [VelocityVerlet(0.003), BAOAB(0.003, 0.5, 2.0), EulerMaruyama(3e-4, 1.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n", "dim"), [(1, 3), (7, 2), (32, 3), (65, 3), (300, 3)])
+def test_against_the_reference_and_the_cpu(integrator, dtype, n, dim):
+    """The bound of tests/dynamics/test_simulate.py: a few roundings a step."""
+    x = cloud(3, n, dim).to(dtype)
+    field = LennardJones(cutoff=2.5) + Harmonic(0.2, 0.3)
+    kw = {"integrator": integrator, "steps": 30, "seed": 5, "masses": 1.5, "record_every": 8}
+    cpu = simulate(field, x, **kw)
+    gpu = simulate(field, x.cuda(), **kw)
+    reference = simulate(field, x.cuda(), backend="reference", **kw)
+    bound = 30 * 30 * torch.finfo(dtype).eps * float(cpu.positions.abs().max() + 1)
+    for want in (cpu, reference):
+        assert float((gpu.positions.cpu() - want.positions.cpu()).abs().max()) < bound
+        assert float((gpu.frames.cpu() - want.frames.cpu()).abs().max()) < bound
+
+
+def test_kicks_are_the_contract_noise():
+    x = torch.zeros(4, 9, 3, device="cuda")
+    path = simulate(
+        Harmonic(0.0), x, integrator=EulerMaruyama(1.0, 1.0), steps=1, seed=11, start_step=6, backend="cuda"
+    )
+    want = gmkern.random.normal(11, 4, 6, 27, stream=gmkern.random.KICK)
+    assert torch.equal(path.positions.reshape(4, 27).cpu(), want)
+
+
+def test_same_bits_alone_and_in_any_batch_and_slice():
+    sizes = [5, 33, 0, 16, 1, 200]
+    ptr = torch.tensor([0, *sizes]).cumsum(0)
+    x = torch.cat([lattice(n) + 0.05 * torch.randn(n, 3, dtype=torch.float64) for n in sizes]).float().cuda()
+    kw = {"seed": 2, "integrator": BAOAB(0.003, 0.5, 2.0), "backend": "cuda"}
+    whole = simulate(LennardJones(), x, steps=25, system_ptr=ptr, **kw)
+    for s in (1, 5):
+        rows = slice(int(ptr[s]), int(ptr[s + 1]))
+        alone = simulate(LennardJones(), x[rows], steps=25, sample_ids=[s], **kw)
+        assert torch.equal(alone.positions, whole.positions[rows])
+        first = simulate(LennardJones(), x[rows], steps=11, sample_ids=[s], **kw)
+        rest = simulate(LennardJones(), first.positions, velocities=first.velocities, steps=14, start_step=11,
+                        sample_ids=[s], **kw)  # fmt: skip
+        assert torch.equal(rest.positions, alone.positions)
+
+
+def test_stationary_law():
+    k, mass, temperature, dt, friction = 1.3, 0.8, 0.7, 0.5, 1.0
+    want = stationary_baoab(k, mass, dt, temperature, friction)
+    path = simulate(Harmonic(k), torch.zeros(20_000, 4, 3, device="cuda"), masses=mass, steps=200, seed=3,
+                    integrator=BAOAB(dt, temperature, friction))  # fmt: skip
+    n = path.positions.numel()
+    for got, variance in ((path.positions, want[0, 0]), (path.velocities, want[1, 1])):
+        assert abs(float((got.double() ** 2).mean()) - variance) < 5 * math.sqrt(2 / n) * variance
+
+
+def test_a_graph_replays_with_the_step_it_finds():
+    x = cloud(8, 32).float().cuda().reshape(-1, 3)
+    none = torch.empty(0, 3, 3, dtype=torch.float64, device="cuda")
+    parameters = torch.tensor([1.0, 1.0, math.inf, 0.0], dtype=torch.float64, device="cuda")
+    coefficients = torch.tensor([[0.003, 1.0, 1.0, 1.0]], dtype=torch.float64, device="cuda")
+    step = torch.zeros((), dtype=torch.int64, device="cuda")
+    fixed = (torch.zeros_like(x), torch.ones(256, device="cuda"), torch.arange(9, device="cuda") * 32, [0], parameters,
+             none, none, 1, coefficients, torch.tensor(1, device="cuda"), torch.arange(8, device="cuda"), step, 4, 0, 0,
+             32, torch.empty(2, 0, dtype=torch.float64, device="cuda"))  # fmt: skip
+    torch.ops.gmkern.simulate(x, *fixed)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = torch.ops.gmkern.simulate(x, *fixed)[0]
+    seen = []
+    for value in (0, 4):
+        step.fill_(value)
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(captured, torch.ops.gmkern.simulate(x, *fixed)[0])
+        seen.append(captured.clone())
+    assert not torch.equal(*seen)
+
+
+def test_other_streams_and_what_the_kernel_does_not_serve():
+    x = cloud(4, 32).float().cuda()
+    kw = {"integrator": VelocityVerlet(0.003), "steps": 10}
+    with torch.cuda.stream(torch.cuda.Stream()):
+        there = simulate(LennardJones(), x, **kw).positions
+    assert torch.equal(there, simulate(LennardJones(), x, **kw).positions)
+    with pytest.raises(ValueError, match="cuda: takes VelocityVerlet, BAOAB and EulerMaruyama, got Heun"):
+        simulate(LennardJones(), x, integrator=Heun(1e-4), steps=1, backend="cuda")
+    with pytest.raises(ValueError, match="cuda: takes systems of up to"):
+        simulate(LennardJones(), torch.rand(20_000, 3, device="cuda"), **kw, backend="cuda")
+    assert simulate(LennardJones(), x, integrator=Heun(1e-4), steps=1).positions.is_cuda  # the reference serves
