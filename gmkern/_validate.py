@@ -5,6 +5,7 @@ Every message has one form: the argument's name, what it got, what it takes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,7 +87,7 @@ def number(
     ]
     takes = "a finite number " + " and ".join(limits)
     inside = (low is None or result >= low) and (high is None or result <= high) and (above is None or result > above)
-    if not np.isfinite(result) or not inside:
+    if not math.isfinite(result) or not inside:
         raise bad(name, repr(value), takes.strip())
     return result
 

@@ -43,8 +43,8 @@ def sample(
 ) -> Sample:
     """Draws one token a row from filtered logits, and says how probable it was.
 
-    The token is argmax(processed logit + Gumbel(seed, sample id, step, token)) over the kept tokens, so a row's token does
-    not depend on the batch around it.
+    The token is argmax(processed logit + Gumbel(seed, sample id, step, token)) over the kept tokens, so a row's token
+    does not depend on the batch around it.
 
     Parameters
     ----------
@@ -63,14 +63,14 @@ def sample(
 
     Raises
     ------
-    TypeError, ValueError : naming the argument. On a CPU also for a row with NaN, +inf, or no legal token; on a GPU, where
-        looking would stop the stream, such a row gets token -1 and NaN in the other three.
+    TypeError, ValueError : naming the argument. On a CPU also for a row with NaN, +inf, or no legal token; on a GPU,
+        where looking would stop the stream, such a row gets token -1 and NaN in the other three.
 
     Notes
     -----
-    Not differentiable: see :func:`token_logprobs`. Works under ``torch.compile(fullgraph=True)`` and CUDA graphs; give seed
-    and step as tensors there, so that replays differ. Deterministic to the bit on every backend, instruction set, number
-    of threads and batch (docs/sampling.md).
+    Not differentiable: see :func:`token_logprobs`. Works under ``torch.compile(fullgraph=True)`` and CUDA graphs; give
+    seed and step as tensors there, so that replays differ. Deterministic to the bit on every backend, instruction set,
+    number of threads and batch (docs/sampling.md).
 
     Examples
     --------
@@ -216,7 +216,7 @@ def _module(op: str, backend: str | None, device: torch.device) -> ModuleType | 
 
 
 def _in_words(op, *given):  # type: ignore[no-untyped-def]
-    """The op's result; what it says against a row's values becomes a ValueError (compiled callers get its own error)."""
+    """The op's result; what it says against a row becomes a ValueError (compiled callers get the op's own error)."""
     if torch.compiler.is_compiling():
         return op(*given)
     try:

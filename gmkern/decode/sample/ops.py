@@ -102,7 +102,16 @@ class Composed(torch.autograd.Function):
         return module.token_logprobs(*inputs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        given = ctx.module.token_logprobs_backward(grad.contiguous(), *ctx.saved_tensors)
+        given = _ComposedBackward.apply(ctx.module, grad.contiguous(), *ctx.saved_tensors)
         return None, given.to(ctx.saved_tensors[0].dtype), None, None, None, None
+
+
+class _ComposedBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, module: ModuleType, *inputs: Tensor | None) -> Tensor:  # type: ignore[override]
+        return module.token_logprobs_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        raise RuntimeError(_SECOND)

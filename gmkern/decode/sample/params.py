@@ -17,15 +17,15 @@ class SamplingParams:
     """The penalty, temperature and filters of :func:`sample`; neutral values, the defaults, leave each one out.
 
     They apply in this order: ``repetition_penalty``, ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``typical_p``,
-    each filter on what the one before left. Each field is a number, or a tensor [B] (or []) on logits' device with a value
-    for each row; a row's values never affect another row.
+    each filter on what the one before left. Each field is a number, or a tensor [B] (or []) on logits' device with a
+    value for each row; a row's values never affect another row.
 
     Attributes
     ----------
     temperature : finite, >= 0. Logits are divided by it; 0 takes the greatest logit, the lowest index among equals.
     top_k : int >= 0. Keeps the k most probable tokens, exactly k among ties (lower index first); 0, or V and more: all.
-    top_p : in [0, 1]. Keeps the smallest set of most probable tokens whose mass reaches top_p of what top-k left, at least
-        one.
+    top_p : in [0, 1]. Keeps the smallest set of most probable tokens whose mass reaches top_p of what top-k left, at
+        least one.
     min_p : in [0, 1]. Keeps the tokens at least min_p times as probable as the most probable one.
     typical_p : in [0, 1]. Keeps the smallest set of tokens whose surprise -log p is nearest the entropy and whose mass
         reaches typical_p of what min-p left, at least one.
@@ -37,8 +37,8 @@ class SamplingParams:
 
     Notes
     -----
-    Sources: temperature and repetition penalty, Keskar et al. 2019 (CTRL); top-k, Fan et al. 2018; top-p, Holtzman et al.
-    2020; min-p, Nguyen et al. 2024; typical, Meister et al. 2023. docs/sampling.md says where ties differ from
+    Sources: temperature and repetition penalty, Keskar et al. 2019 (CTRL); top-k, Fan et al. 2018; top-p, Holtzman et
+    al. 2020; min-p, Nguyen et al. 2024; typical, Meister et al. 2023. docs/sampling.md says where ties differ from
     Hugging Face's processors.
     """
 

@@ -1,0 +1,571 @@
+"""The choice of a token in Triton: one launch, one program a row (docs/sampling.md).
+
+Operation for operation ``csrc/decode/sample_*``; launch with ``enable_fp_fusion=False``. Sums of probability are sums
+of whole numbers, so neither tiles nor warps have an order to keep; thresholds are found by cutting the order of the
+reals in four, again and again.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gmkern.decode.sample import reference
+from gmkern.random.streams import TOKEN
+from gmkern.random.triton_kernels import (
+    gumbel_from_word,
+    gumbels,
+    horner,
+    interleave4,
+    join64,
+    log_positive,
+    noise_block,
+    noise_key,
+)
+
+_TOKEN = tl.constexpr(TOKEN)
+_EXP_32 = tl.constexpr(reference._EXP_32)
+_EXP_64 = tl.constexpr(reference._EXP_64)
+_INVERSE_LOG2_32 = tl.constexpr(float.fromhex("0x1.715476p+0"))
+_INVERSE_LOG2_64 = tl.constexpr(float.fromhex("0x1.71547652b82fep+0"))
+_HIGH_32, _LOW_32 = map(tl.constexpr, reference._LOG2_32)
+_HIGH_64, _LOW_64 = map(tl.constexpr, reference._LOG2_64)
+_MAGIC_32 = tl.constexpr(1.5 * 2.0**23)
+_MAGIC_64 = tl.constexpr(1.5 * 2.0**52)
+_FINE_32 = tl.constexpr(1.5 * 2.0**-19)
+_COARSE_64 = tl.constexpr(1.5 * 2.0**10)
+_FINE_64 = tl.constexpr(1.5 * 2.0**-32)
+_UNIT = tl.constexpr(2.0**-42)
+_UNIT_LOW = tl.constexpr(2.0**-84)
+_SCALE_42 = tl.constexpr(2.0**42)
+_LOW_MASK = tl.constexpr((1 << 42) - 1)
+_TINY_32 = tl.constexpr(2.0**-126)
+_TINY_64 = tl.constexpr(2.0**-1022)
+_WORD = tl.constexpr(2.0**-32)
+_SLACK = tl.constexpr(2.0**-20)
+_BIG = tl.constexpr(1 << 30)
+
+SAMPLE, SCORE, GRADIENT = 0, 1, 2
+_TILE = 1024  # tokens
+_WARPS = 4
+
+
+@triton.jit
+def exp_nonpositive(x):
+    """e^x for x <= 0."""
+    if x.dtype == tl.float32:
+        shifted = x * _INVERSE_LOG2_32 + _MAGIC_32
+        n = shifted - _MAGIC_32
+        r = (x - n * _HIGH_32) - n * _LOW_32
+        y = 1.0 + (r + (r * r) * horner(r, _EXP_32, 5))
+        bits = y.to(tl.int32, bitcast=True) + (shifted.to(tl.int32, bitcast=True) << 23)
+        return tl.where(x >= -87.0, bits.to(tl.float32, bitcast=True), 0.0)
+    else:
+        shifted = x * _INVERSE_LOG2_64 + _MAGIC_64
+        n = shifted - _MAGIC_64
+        r = (x - n * _HIGH_64) - n * _LOW_64
+        y = 1.0 + (r + (r * r) * horner(r, _EXP_64, 10))
+        bits = y.to(tl.int64, bitcast=True) + (shifted.to(tl.int64, bitcast=True) << 52)
+        return tl.where(x >= -708.0, bits.to(tl.float64, bitcast=True), 0.0)
+
+
+@triton.jit
+def divide(a, b):
+    """a / b, rounded to nearest."""
+    if a.dtype == tl.float32:
+        return tl.div_rn(a, b)
+    else:
+        return a / b
+
+
+@triton.jit
+def order_bits(x):
+    """Signed whole numbers in the order of the reals (-0 as 0)."""
+    if x.dtype == tl.float32:
+        b = (x + 0.0).to(tl.int32, bitcast=True)
+        return b ^ ((b >> 31) & 0x7FFFFFFF)
+    else:
+        b = (x + 0.0).to(tl.int64, bitcast=True)
+        return b ^ ((b >> 63) & 0x7FFFFFFFFFFFFFFF)
+
+
+@triton.jit
+def halves(v):
+    """v in [0, 1] as int64 parts: (whole, 0) in units of 2^-42, or (high, low) in 2^-42 and 2^-84."""
+    if v.dtype == tl.float32:
+        t = v + 3.0
+        rest = (v - (t - 3.0)) + _FINE_32
+        high = (t.to(tl.int32, bitcast=True) - 0x40400000).to(tl.int64)
+        low = (rest.to(tl.int32, bitcast=True) - 0x36400000).to(tl.int64)
+        return (high << 20) + low, high * 0
+    else:
+        t = v + _COARSE_64
+        rest = (v - (t - _COARSE_64)) + _FINE_64
+        return t.to(tl.int64, bitcast=True) - 0x4098000000000000, rest.to(tl.int64, bitcast=True) - 0x3DF8000000000000
+
+
+@triton.jit
+def settle(high, low):
+    """The one form of a mass: 0 <= low < 2^42."""
+    return high + (low >> 42), low & _LOW_MASK
+
+
+@triton.jit
+def total(high, low):
+    return settle(tl.sum(high, axis=0), tl.sum(low, axis=0))
+
+
+@triton.jit
+def reaches(high, low, other_high, other_low):
+    return (high > other_high) | ((high == other_high) & (low >= other_low))
+
+
+@triton.jit
+def wide(high, low, FP64: tl.constexpr):
+    """A mass as float64."""
+    if FP64:
+        return high.to(tl.float64) * _UNIT + low.to(tl.float64) * _UNIT_LOW
+    else:
+        return high.to(tl.float64) * _UNIT
+
+
+@triton.jit
+def real(high, low, FP64: tl.constexpr):
+    """A mass in the arithmetic's precision."""
+    if FP64:
+        return wide(high, low, FP64)
+    else:
+        return high.to(tl.float32) * _UNIT
+
+
+@triton.jit
+def share(part, high, low, FP64: tl.constexpr):
+    """The least mass that is at least ``part`` of a whole; at least one unit, at most the whole."""
+    if FP64:
+        scaled = (part * wide(high, low, FP64)) * _SCALE_42
+        floor = tl.floor(scaled)
+        to_high = floor.to(tl.int64)
+        to_low = ((scaled - floor) * _SCALE_42).to(tl.int64)
+        to_low = tl.where((to_high == 0) & (to_low == 0), 1, to_low)
+        over = reaches(to_high, to_low, high, low)
+        return tl.where(over, high, to_high), tl.where(over, low, to_low)
+    else:
+        target = tl.ceil(part.to(tl.float64) * high.to(tl.float64)).to(tl.int64)
+        target = tl.where(target < 1, 1, target)
+        return tl.where(target < high, target, high), low * 0
+
+
+@triton.jit
+def average(a, b):
+    """floor((a + b) / 2), which cannot overflow."""
+    return (a & b) + ((a ^ b) >> 1)
+
+
+@triton.jit
+def load_tile(z_row, start, vocab, TILE: tl.constexpr):
+    """(z, index) of a tile; -inf past the end."""
+    index = start + tl.arange(0, TILE)
+    return tl.load(z_row + index, mask=index < vocab, other=float("-inf")), index
+
+
+@triton.jit
+def nearness(w, mean):
+    """How near a token's surprise is to the entropy: greater is nearer."""
+    off = w - mean
+    return -tl.where(off < 0, -off, off)
+
+
+@triton.jit
+def keeps(z, index, top, cut, place, near, near_place, mean, TYPICAL: tl.constexpr):
+    """Whether tokens are inside the cut of the order (z, index) and, where TYPICAL, of (nearness, index)."""
+    key = order_bits(z)
+    kept = (z > float("-inf")) & ((key > cut) | ((key == cut) & (index <= place)))
+    if TYPICAL:
+        other = order_bits(nearness(z - top, mean))
+        kept = kept & ((other > near) | ((other == near) & (index <= near_place)))
+    return kept
+
+
+@triton.jit
+def weigh(z, top, inside, MASS: tl.constexpr):
+    """What tokens count for in a search: their mass, or one."""
+    if MASS:
+        high, low = halves(tl.where(inside, exp_nonpositive(z - top), 0.0))
+        return high, low
+    else:
+        one = inside.to(tl.int64)
+        return one, one * 0
+
+
+@triton.jit
+def search(
+    z_row, vocab, top, cut, place, mean, target_high, target_low,
+    MASS: tl.constexpr, BY_NEARNESS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """The smallest prefix of the tokens inside (cut, place) that weighs at least the target: its own (cut, place).
+
+    The order is (z descending, index ascending), or (nearness, index).
+    """
+    lowest = order_bits(top * 0.0 + float("-inf"))
+    zero = tl.zeros((TILE,), tl.int64)
+    # measure(key >= low) reaches the target, measure(key >= high) does not
+    low = lowest
+    high = (order_bits(top * 0.0) if BY_NEARNESS else order_bits(top)) + 1
+    while average(low, high) > low:
+        p1 = average(low, high)
+        p0 = average(low, p1)
+        p2 = average(p1, high)
+        h0, l0, h1, l1, h2, l2 = zero, zero, zero, zero, zero, zero
+        for start in range(0, vocab, TILE):
+            z, index = load_tile(z_row, start, vocab, TILE)
+            inside = keeps(z, index, top, cut, place, cut, place, mean, False)
+            key = order_bits(nearness(z - top, mean)) if BY_NEARNESS else order_bits(z)
+            gh, gl = weigh(z, top, inside, MASS)
+            h0 += tl.where(key >= p0, gh, 0)
+            l0 += tl.where(key >= p0, gl, 0)
+            h1 += tl.where(key >= p1, gh, 0)
+            l1 += tl.where(key >= p1, gl, 0)
+            h2 += tl.where(key >= p2, gh, 0)
+            l2 += tl.where(key >= p2, gl, 0)
+        a0, b0 = total(h0, l0)
+        a1, b1 = total(h1, l1)
+        a2, b2 = total(h2, l2)
+        r0 = reaches(a0, b0, target_high, target_low)
+        r1 = reaches(a1, b1, target_high, target_low)
+        r2 = reaches(a2, b2, target_high, target_low)
+        high = tl.where(r2, high, tl.where(r1, p2, tl.where(r0, p1, p0)))
+        low = tl.where(r2, p2, tl.where(r1, p1, tl.where(r0, p0, low)))
+    # of the tokens at `low`, as many as are needed, by index
+    above_high, above_low = zero, zero
+    for start in range(0, vocab, TILE):
+        z, index = load_tile(z_row, start, vocab, TILE)
+        inside = keeps(z, index, top, cut, place, cut, place, mean, False)
+        key = order_bits(nearness(z - top, mean)) if BY_NEARNESS else order_bits(z)
+        gh, gl = weigh(z, top, inside & (key > low), MASS)
+        above_high += gh
+        above_low += gl
+    run_high, run_low = total(above_high, above_low)
+    last = tl.zeros((TILE,), tl.int32) + _BIG
+    for start in range(0, vocab, TILE):
+        z, index = load_tile(z_row, start, vocab, TILE)
+        inside = keeps(z, index, top, cut, place, cut, place, mean, False)
+        key = order_bits(nearness(z - top, mean)) if BY_NEARNESS else order_bits(z)
+        tie = inside & (key == low)
+        gh, gl = weigh(z, top, tie, MASS)
+        to_high, to_low = settle(run_high + tl.cumsum(gh, axis=0), run_low + tl.cumsum(gl, axis=0))
+        reached = tie & reaches(to_high, to_low, target_high, target_low)
+        last = tl.minimum(last, tl.where(reached, index, _BIG))
+        run_high, run_low = settle(run_high + tl.sum(gh, axis=0), run_low + tl.sum(gl, axis=0))
+    return low, tl.min(last, axis=0)
+
+
+@triton.jit
+def mass_inside(z_row, vocab, top, cut, place, near, near_place, mean, TYPICAL: tl.constexpr, TILE: tl.constexpr):
+    high = tl.zeros((TILE,), tl.int64)
+    low = tl.zeros((TILE,), tl.int64)
+    for start in range(0, vocab, TILE):
+        z, index = load_tile(z_row, start, vocab, TILE)
+        inside = keeps(z, index, top, cut, place, near, near_place, mean, TYPICAL)
+        gh, gl = weigh(z, top, inside, True)
+        high += gh
+        low += gl
+    return total(high, low)
+
+
+@triton.jit
+def mean_depth(z_row, vocab, top, cut, place, whole_high, whole_low, FP64: tl.constexpr, TILE: tl.constexpr):
+    """The mean of z - top over the tokens inside: minus the entropy, up to the log of their mass."""
+    high = tl.zeros((TILE,), tl.int64)
+    low = tl.zeros((TILE,), tl.int64)
+    for start in range(0, vocab, TILE):
+        z, index = load_tile(z_row, start, vocab, TILE)
+        inside = keeps(z, index, top, cut, place, cut, place, top, False)
+        e = exp_nonpositive(z - top)
+        gh, gl = halves(tl.where(inside, e * (top - z), 0.0))
+        high += gh
+        low += gl
+    high_sum, low_sum = total(high, low)
+    mean = -(wide(high_sum, low_sum, FP64) / wide(whole_high, whole_low, FP64))
+    return mean.to(top.dtype)
+
+
+@triton.jit
+def draw(
+    z_row, vocab, top, cut, place, near, near_place, mean, seed, sample_id, step,
+    FP64: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """argmax of z + Gumbel over the kept tokens. Logarithms are taken in tiles where a word may win, which is rare."""
+    k0, k1 = noise_key(seed, _TOKEN)
+    best = top * 0.0 + float("-inf")
+    token = tl.cast(-1, tl.int32)
+    per_block: tl.constexpr = 2 if FP64 else 4
+    slack = tl.where(top < 0, -top, top) * _SLACK + 1e-3
+    for start in range(0, vocab, TILE):
+        z, index = load_tile(z_row, start, vocab, TILE)
+        block = (start // per_block + tl.arange(0, TILE // per_block)).to(tl.uint32)
+        w0, w1, w2, w3 = noise_block(k0, k1, sample_id, step, block)
+        kept = keeps(z, index, top, cut, place, near, near_place, mean, True)
+        room = (top - best) + slack
+        scale = tl.where(
+            room <= 0,
+            exp_nonpositive(tl.where(room <= 0, room, 0.0)),
+            divide(room * 0.0 + 1.0, exp_nonpositive(tl.where(room < 80.0, tl.where(room > 0, -room, 0.0), -80.0))),
+        )
+        # The first words of Gumbels are compared as 32 bits, which is never too strict.
+        words = tl.interleave(w1, w3) if FP64 else interleave4(w0, w1, w2, w3)
+        may_win = kept & (words.to(top.dtype) * _WORD <= exp_nonpositive(z - top) * scale)
+        if (tl.max(may_win.to(tl.int32), axis=0) > 0) | (token < 0):
+            if FP64:
+                g = tl.interleave(gumbel_from_word(join64(w0, w1)), gumbel_from_word(join64(w2, w3)))
+            else:
+                g0, g1, g2, g3 = gumbels(w0, w1, w2, w3, seed, _TOKEN, sample_id, step, block)
+                g = interleave4(g0, g1, g2, g3)
+            score = tl.where(kept, z + g, float("-inf"))
+            greatest = tl.max(score, axis=0)
+            if greatest > best:  # among equals the lower index, which is an earlier tile's
+                best = greatest
+                token = tl.min(tl.where(score == greatest, index, _BIG), axis=0)
+    return token
+
+
+@triton.jit
+def sample_kernel(
+    logits, params, mask, met, seeds, sample_ids, steps, scratch,
+    tokens, logprobs, raw_logprobs, log_kept_mass, slopes, gradient,
+    vocab, row_stride, stride, params_stride, mask_row_stride, mask_stride, seed_stride, step_stride,
+    HAS_MASK: tl.constexpr, HAS_MET: tl.constexpr, FP64: tl.constexpr, MODE: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """A row a program. MODE: draw a token, score a given one, or write the gradient of its score."""
+    row = tl.program_id(0).to(tl.int64)
+    number: tl.constexpr = tl.float64 if FP64 else tl.float32
+    p = params + row * params_stride
+    temperature = tl.load(p).to(number)
+    top_k = tl.load(p + 1)
+    top_p = tl.load(p + 2).to(number)
+    min_p = tl.load(p + 3).to(number)
+    typical_p = tl.load(p + 4).to(number)
+    penalty = tl.load(p + 5).to(number)
+    infinity = float("inf")
+    fine = (temperature >= 0) & (temperature < infinity) & (top_k >= 0) & (penalty > 0) & (penalty < infinity)
+    fine = fine & (top_p >= 0) & (top_p <= 1) & (min_p >= 0) & (min_p <= 1) & (typical_p >= 0) & (typical_p <= 1)
+    greedy = temperature == 0
+    divisor = tl.where(greedy, 1.0, temperature)
+    x_row = logits + row * row_stride
+    z_row = scratch + row * vocab
+
+    # 1: processed logits, and the greatest of both kinds
+    x_most = tl.full((TILE,), float("-inf"), number)
+    z_most = tl.full((TILE,), float("-inf"), number)
+    flaws = tl.zeros((TILE,), tl.int32)
+    for start in range(0, vocab, TILE):
+        index = start + tl.arange(0, TILE)
+        here = index < vocab
+        x = tl.load(x_row + index.to(tl.int64) * stride, mask=here, other=float("-inf")).to(number)
+        z = x
+        if HAS_MET:
+            seen = tl.load(met + row * vocab + index, mask=here, other=0) != 0
+            z = tl.where(seen, tl.where(x > 0, divide(x, tl.zeros_like(x) + penalty), x * penalty), x)
+        z = divide(z, tl.zeros_like(z) + divisor)
+        if HAS_MASK:
+            legal = tl.load(mask + row * mask_row_stride + index.to(tl.int64) * mask_stride, mask=here, other=0) != 0
+            z = tl.where(legal, z, float("-inf"))
+        tl.store(z_row + index, z, mask=here)
+        x_most = tl.where(x > x_most, x, x_most)
+        z_most = tl.where(z > z_most, z, z_most)
+        flaws += tl.where((x < infinity) & (z < infinity), 0, 1)
+    x_top = tl.max(x_most, axis=0)
+    top = tl.max(z_most, axis=0)
+    fine = fine & (tl.max(flaws, axis=0) == 0) & (top > float("-inf"))
+    token = tl.cast(0, tl.int32)
+    if MODE != 0:
+        given = tl.load(tokens + row)
+        fine = fine & (given >= 0) & (given < vocab)
+        token = tl.where(fine, given, 0).to(tl.int32)
+    tl.debug_barrier()
+
+    if fine:
+        # 2: sums, and the first of the greatest
+        high = tl.zeros((TILE,), tl.int64)
+        low = tl.zeros((TILE,), tl.int64)
+        raw_high = tl.zeros((TILE,), tl.int64)
+        raw_low = tl.zeros((TILE,), tl.int64)
+        legal_count = tl.zeros((TILE,), tl.int32)
+        first = tl.zeros((TILE,), tl.int32) + _BIG
+        for start in range(0, vocab, TILE):
+            z, index = load_tile(z_row, start, vocab, TILE)
+            gh, gl = halves(exp_nonpositive(z - top))
+            high += gh
+            low += gl
+            legal_count += (z > float("-inf")).to(tl.int32)
+            first = tl.minimum(first, tl.where(z == top, index, _BIG))
+            if MODE == 0:
+                x = tl.load(x_row + index.to(tl.int64) * stride, mask=index < vocab, other=float("-inf")).to(number)
+                gh, gl = halves(exp_nonpositive(x - x_top))
+                raw_high += gh
+                raw_low += gl
+        all_high, all_low = total(high, low)
+        kept_high, kept_low = all_high, all_low
+        count = tl.sum(legal_count, axis=0).to(tl.float64)
+
+        # 3: the cuts
+        cut = order_bits(top * 0.0 + float("-inf"))
+        place = tl.cast(-1, tl.int32)
+        near = cut
+        near_place = place
+        mean = top * 0.0
+        filtered = False
+        if not greedy:
+            if (top_k >= 1) & (top_k < count):
+                target = top_k.to(tl.int64)
+                cut, place = search(z_row, vocab, top, cut, place, mean, target, target * 0, False, False, TILE)
+                kept_high, kept_low = mass_inside(z_row, vocab, top, cut, place, near, near_place, mean, False, TILE)
+                filtered = True
+            if top_p < 1:
+                target, rest = share(top_p, kept_high, kept_low, FP64)
+                cut, place = search(z_row, vocab, top, cut, place, mean, target, rest, True, False, TILE)
+                filtered = True
+            if min_p > 0:
+                tiny: tl.constexpr = _TINY_64 if FP64 else _TINY_32
+                least = log_positive(tl.where(min_p < tiny, tiny, min_p))
+                # w >= least is a cut of the order as well: the lowest z that passes
+                lowest = tl.zeros((TILE,), number) + top
+                for start in range(0, vocab, TILE):
+                    z, index = load_tile(z_row, start, vocab, TILE)
+                    lowest = tl.where((z - top >= least) & (z < lowest), z, lowest)
+                bound = order_bits(tl.min(lowest, axis=0))
+                place = tl.where(bound > cut, _BIG, place)
+                cut = tl.where(bound > cut, bound, cut)
+                filtered = True
+            if typical_p < 1:
+                kept_high, kept_low = mass_inside(z_row, vocab, top, cut, place, near, near_place, mean, False, TILE)
+                mean = mean_depth(z_row, vocab, top, cut, place, kept_high, kept_low, FP64, TILE)
+                target, rest = share(typical_p, kept_high, kept_low, FP64)
+                near, near_place = search(z_row, vocab, top, cut, place, mean, target, rest, True, True, TILE)
+                filtered = True
+            if filtered:
+                kept_high, kept_low = mass_inside(z_row, vocab, top, cut, place, near, near_place, mean, True, TILE)
+
+        # 4: the token and what is said of it
+        if MODE == 0:
+            if greedy:
+                token = tl.min(first, axis=0)
+            else:
+                token = draw(
+                    z_row, vocab, top, cut, place, near, near_place, mean,
+                    tl.load(seeds + row * seed_stride), tl.load(sample_ids + row), tl.load(steps + row * step_stride),
+                    FP64, TILE,
+                )  # fmt: skip
+        z_token = tl.load(z_row + token)
+        inside = keeps(z_token, token, top, cut, place, near, near_place, mean, True)
+        kept = real(kept_high, kept_low, FP64)
+        logprob = (z_token - top) - log_positive(kept)
+        if greedy:
+            inside = token == tl.min(first, axis=0)
+            logprob = top * 0.0
+        if MODE == 2:
+            slope = tl.where(inside & (temperature > 0), tl.load(slopes + row), 0.0)
+            slope = divide(slope, divisor)
+            for start in range(0, vocab, TILE):
+                z, index = load_tile(z_row, start, vocab, TILE)
+                weight = tl.where(
+                    keeps(z, index, top, cut, place, near, near_place, mean, True), exp_nonpositive(z - top), 0.0
+                )
+                d = tl.where(index == token, slope, 0.0) - slope * divide(weight, tl.zeros_like(weight) + kept)
+                d = tl.where(slope == 0, 0.0, d)
+                if HAS_MET:
+                    x = tl.load(x_row + index.to(tl.int64) * stride, mask=index < vocab, other=0.0).to(number)
+                    seen = tl.load(met + row * vocab + index, mask=index < vocab, other=0) != 0
+                    shrunk = divide(d, tl.zeros_like(d) + penalty)
+                    d = tl.where(seen, tl.where(x > 0, shrunk, d * penalty), d)
+                tl.store(gradient + row * vocab + index, d, mask=index < vocab)
+        else:
+            tl.store(logprobs + row, tl.where(inside, logprob, float("-inf")))
+        if MODE == 0:
+            raw_high_sum, raw_low_sum = total(raw_high, raw_low)
+            x_token = tl.load(x_row + token.to(tl.int64) * stride).to(number)
+            tl.store(tokens + row, token.to(tl.int64))
+            tl.store(raw_logprobs + row, (x_token - x_top) - log_positive(real(raw_high_sum, raw_low_sum, FP64)))
+            shared = log_positive(divide(kept, real(all_high, all_low, FP64)))
+            tl.store(log_kept_mass + row, tl.where(greedy, 0.0, shared))
+    else:
+        if MODE == 2:
+            for start in range(0, vocab, TILE):
+                index = start + tl.arange(0, TILE)
+                nothing = tl.full((TILE,), float("nan"), number)
+                tl.store(gradient + row * vocab + index, nothing, mask=index < vocab)
+        else:
+            tl.store(logprobs + row, float("nan"))
+        if MODE == 0:
+            tl.store(tokens + row, -1)
+            tl.store(raw_logprobs + row, float("nan"))
+            tl.store(log_kept_mass + row, float("nan"))
+
+
+def _launch(
+    mode: int,
+    logits: Tensor,
+    params: Tensor,
+    mask: Tensor | None,
+    history: Tensor | None,
+    noise: tuple[Tensor, Tensor, Tensor] | None,
+    outs: tuple[Tensor | None, ...],
+) -> None:
+    rows, vocab = logits.shape
+    if rows == 0:
+        return
+    fp64 = logits.dtype == torch.float64
+    met = None if history is None or history.shape[1] == 0 else reference.met_before(history, vocab).contiguous()
+    scratch = logits.new_empty((rows, vocab), dtype=torch.float64 if fp64 else torch.float32)
+    seed, ids, step = noise or (None, None, None)
+    masked = None if mask is None else mask.view(torch.uint8)
+    with torch.cuda.device_of(logits):
+        sample_kernel[(rows,)](
+            logits, params, masked, None if met is None else met.view(torch.uint8), seed, ids, step, scratch, *outs,
+            vocab, logits.stride(0), logits.stride(1), 0 if params.shape[0] == 1 else params.stride(0),
+            0 if mask is None else mask.stride(0), 0 if mask is None else mask.stride(1),
+            int(seed is not None and seed.numel() > 1), int(step is not None and step.numel() > 1),
+            HAS_MASK=mask is not None, HAS_MET=met is not None, FP64=fp64, MODE=mode, TILE=_TILE,
+            num_warps=_WARPS, enable_fp_fusion=False,
+        )  # fmt: skip
+
+
+def _real(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def sample(
+    logits: Tensor,
+    params: Tensor,
+    mask: Tensor | None,
+    history: Tensor | None,
+    seed: Tensor,
+    sample_ids: Tensor,
+    step: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As the op ``gmkern::sample``; a row that cannot be served gives token -1 and NaN."""
+    rows = logits.shape[0]
+    tokens = logits.new_empty(rows, dtype=torch.int64)
+    logprobs, raw, kept = (logits.new_empty(rows, dtype=_real(logits)) for _ in range(3))
+    outs = (tokens, logprobs, raw, kept, None, None)
+    _launch(SAMPLE, logits, params, mask, history, (seed, sample_ids, step), outs)
+    return tokens, logprobs, raw, kept
+
+
+def token_logprobs(
+    logits: Tensor, tokens: Tensor, params: Tensor, mask: Tensor | None, history: Tensor | None
+) -> Tensor:
+    """As the op ``gmkern::token_logprobs``; NaN for a row that cannot be served."""
+    out = logits.new_empty(logits.shape[0], dtype=_real(logits))
+    _launch(SCORE, logits, params, mask, history, None, (tokens, out, None, None, None, None))
+    return out
+
+
+def token_logprobs_backward(
+    grad: Tensor, logits: Tensor, tokens: Tensor, params: Tensor, mask: Tensor | None, history: Tensor | None
+) -> Tensor:
+    """As the op ``gmkern::token_logprobs_backward``."""
+    out = logits.new_empty(logits.shape, dtype=_real(logits))
+    _launch(GRADIENT, logits, params, mask, history, None, (tokens, None, None, None, grad, out))
+    return out
