@@ -38,6 +38,6 @@ def test_sample_kernel(mode, dtype, architecture):
     assert unpromised_instructions(compiled.ptx) == []
     # The greatest use is a tile's shuffle to interleave words: 4 bytes a token (fp64: 8), and a scan's warp totals.
     assert compiled.shared <= _TILE * (8 if fp64 else 4) + 1024
-    # 255 is the hardware's limit; two programs of 128 threads a multiprocessor need no more than that.
-    assert compiled.registers <= 255
+    # 128 registers leave room for two programs of 256 threads a multiprocessor; fp64 masses are two words, not one
+    assert compiled.registers <= (255 if fp64 else 128)
     assert compiled.spilled == 0

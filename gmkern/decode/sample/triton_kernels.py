@@ -49,7 +49,7 @@ _BIG = tl.constexpr(1 << 30)
 
 SAMPLE, SCORE, GRADIENT = 0, 1, 2
 _TILE = 1024  # tokens
-_WARPS = 4
+_WARPS = 8
 
 
 @triton.jit
