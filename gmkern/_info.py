@@ -52,11 +52,12 @@ class Info:
                 lacks.append(f"{remedy}, for {', '.join(lost)}")
         return tuple(lacks)
 
-    def __str__(self) -> str:
+    def facts(self) -> list[tuple[str, str]]:
+        """Name and value of what is here, the owners aside."""
         triton = "not installed" if self.triton is None else self.triton
         if self.triton_interprets:
             triton += ", in its interpreter"
-        facts = [
+        return [
             ("gmkern", f"{self.version}, Python {self.python}, torch {self.torch}"),
             ("library", self.library),
             ("CPU", f"{self.isa} (of {', '.join(self.isas)}), {self.threads} threads"),
@@ -65,9 +66,11 @@ class Info:
             ("Triton", triton),
             *(("missing", line) for line in self.missing()),
         ]
+
+    def __str__(self) -> str:
         rows = [("op", "CPU", "GPU"), *((owner.op, owner.cpu, owner.cuda) for owner in self.owners)]
         left = max(len(op) for op, _, _ in rows)
-        lines = [f"{name:<{max(left, 12)}}  {text}" for name, text in facts]
+        lines = [f"{name:<{max(left, 12)}}  {text}" for name, text in self.facts()]
         return "\n".join([*lines, "", *(f"{op:<{max(left, 12)}}  {cpu:<9}  {gpu}" for op, cpu, gpu in rows)])
 
 

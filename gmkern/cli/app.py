@@ -1,0 +1,25 @@
+"""The group of commands."""
+
+from __future__ import annotations
+
+import click
+
+from gmkern._version import __version__
+from gmkern.cli.demo import demo
+from gmkern.cli.info import info
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Each command has examples: gmkern COMMAND --help",
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def app() -> None:
+    """Compiled kernels for generative modelling in PyTorch.
+
+    Draw samples, and judge them for fidelity, diversity and novelty.
+    """
+
+
+app.add_command(demo)
+app.add_command(info)

@@ -1,0 +1,117 @@
+"""The time of each hot path beside that of the plain-PyTorch reference: same input, same run, taking turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gmkern import _validate
+from gmkern.decode import Transformer
+from gmkern.demo import flow, pixels
+from gmkern.demo.training import Advance
+from gmkern.dynamics import BAOAB, LennardJones, simulate
+from gmkern.neighbors import knn
+
+ROUNDS = 3
+CASES = 4
+LOOKS = CASES * ROUNDS * 2
+"""How often :func:`compare` reports progress."""
+
+
+class Timing(NamedTuple):
+    """One case: medians in seconds, and whether the two gave the same answer."""
+
+    path: str
+    case: str
+    kernel: float
+    reference: float
+    check: str
+    agrees: bool
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times faster the kernel was; None where the answers differ, for then it means nothing."""
+        return self.reference / self.kernel if self.agrees else None
+
+
+def compare(
+    model: Transformer, field: flow.Velocity, drawn: Tensor, train: Tensor, *, seed: int, steps: int, advance: Advance
+) -> list[Timing]:
+    """Times neighbors, decode and dynamics; ``steps`` is the length of the Lennard-Jones run."""
+    n = len(drawn)
+    queries, references = drawn.float(), train.float()
+    clusters = _clusters(seed)
+    baoab = BAOAB(dt=0.005, temperature=0.3, friction=1.0)
+    cases: list[tuple[str, str, Callable[[str | None], Any], Callable[[Any, Any], tuple[str, bool]]]] = [
+        (
+            "neighbors",
+            f"nearest of {len(train):,} images to each of {n:,}",
+            lambda backend: knn(queries, references, 1, backend=backend),
+            lambda ours, theirs: _same("neighbours", ours.indices, theirs.indices, at_least=1.0),
+        ),
+        (
+            "decode",
+            f"{n:,} images from the transformer, {pixels.PIXELS} tokens each",
+            lambda backend: pixels.draw(model, n, seed=seed, backend=backend),
+            # Rounding differs, and now and then it tips one token's choice, and with it the rest of that image.
+            lambda ours, theirs: _same("images", ours, theirs, at_least=0.99),
+        ),
+        (
+            "dynamics",
+            f"{clusters.shape[0]} clusters of {clusters.shape[1]} Lennard-Jones atoms, {steps} BAOAB steps",
+            lambda backend: (
+                simulate(LennardJones(), clusters, integrator=baoab, steps=steps, seed=seed, backend=backend).positions
+            ),
+            _close,
+        ),
+        (
+            "dynamics",
+            f"{n:,} images along the learnt flow, {flow.STEPS} Heun steps (the network's own time)",
+            lambda backend: flow.draw(field, n, seed=seed, backend=backend),
+            lambda ours, theirs: _same("images", ours, theirs, at_least=0.99),
+        ),
+    ]
+    return [Timing(path, case, *_race(call, check, advance)) for path, case, call, check in cases]
+
+
+def _race(
+    call: Callable[[str | None], Any], check: Callable[[Any, Any], tuple[str, bool]], advance: Advance
+) -> tuple[float, float, str, bool]:
+    """Median seconds of the kernel and of the reference, taking turns; their answers compared."""
+    call(None)  # the first call of a kernel packs weights and starts threads
+    seconds: dict[str | None, list[float]] = {None: [], "reference": []}
+    answers: dict[str | None, Any] = {}
+    for _ in range(ROUNDS):
+        for backend, taken in seconds.items():
+            start = time.perf_counter()
+            answers[backend] = call(backend)
+            taken.append(time.perf_counter() - start)
+            advance(1)
+    text, agrees = check(answers[None], answers["reference"])
+    return statistics.median(seconds[None]), statistics.median(seconds["reference"]), text, agrees
+
+
+def _same(what: str, ours: Tensor, theirs: Tensor, *, at_least: float) -> tuple[str, bool]:
+    equal = (ours == theirs).flatten(1).all(1)
+    share = float(equal.double().mean())
+    text = f"all {what} equal" if share == 1.0 else f"{int(equal.sum()):,} of {len(equal):,} {what} equal"
+    return text, share >= at_least
+
+
+def _close(ours: Tensor, theirs: Tensor) -> tuple[str, bool]:
+    # fp32 rounding, about 1e-7 a step, grows with the atoms' chaos: e-fold in about one unit of time, 200 steps.
+    gap = float((ours - theirs).abs().max())
+    return f"positions equal to {gap:.0e}", gap < 1e-3
+
+
+def _clusters(seed: int, systems: int = 64, side: int = 3) -> Tensor:
+    """``systems`` cubes of side³ atoms [S, N, 3] near the distance of least energy, each shaken in its own way."""
+    axis = torch.arange(side, dtype=torch.float32) * 1.12
+    lattice = torch.cartesian_prod(axis, axis, axis)
+    generator = torch.Generator().manual_seed(int(_validate.seed(seed, torch.device("cpu"))))
+    return lattice + 0.02 * torch.randn(systems, *lattice.shape, generator=generator)

@@ -1,0 +1,82 @@
+"""Process two: a point of noise follows a learnt velocity field for one unit of time, and is an image.
+
+Flow matching (Lipman et al., 2023; Liu et al., 2023): the field is regressed on straight lines from noise to images.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gmkern import random
+from gmkern.demo.digits import LEVELS, PIXELS, Digits
+from gmkern.demo.training import Advance, fit
+from gmkern.dynamics import Heun, VectorField, simulate
+
+STEPS = 32
+"""Heun steps from noise to image, two evaluations of the field each."""
+_FREQUENCIES = 16
+_HALF = (LEVELS - 1) / 2
+
+
+class Velocity(nn.Module):
+    """A residual network f(x [S, 64], t [S]) -> [S, 64]."""
+
+    def __init__(self, width: int = 256, depth: int = 3):
+        super().__init__()
+        self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(64.0), _FREQUENCIES)))
+        self.time = nn.Sequential(nn.Linear(2 * _FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.enter = nn.Linear(PIXELS, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
+        self.up = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.down = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, PIXELS)
+        for layer in (*self.down, self.leave):
+            nn.init.zeros_(layer.weight)  # each block begins as the identity, the field as zero
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        angle = t.unsqueeze(1) * self.frequencies
+        time = self.time(torch.cat([angle.cos(), angle.sin()], 1))
+        h = self.enter(x)
+        for norm, up, down in zip(self.norms, self.up, self.down, strict=True):
+            h = h + down(F.silu(up(norm(h + time))))
+        return self.leave(self.norm(h))
+
+
+def train(digits: Digits, *, steps: int, seed: int, advance: Advance) -> Velocity:
+    """A velocity field, by flow matching."""
+    points = digits.train / _HALF - 1  # levels 0 to 16 become -1 to 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Velocity()
+
+        def loss(rows: Tensor) -> Tensor:
+            end = points[rows]
+            end = end + (torch.rand_like(end) - 0.5) / _HALF  # anywhere within its level
+            start, t = torch.randn_like(end), torch.rand(len(rows))
+            return F.mse_loss(model(torch.lerp(start, end, t.unsqueeze(1)), t), end - start)
+
+        fit(
+            model,
+            loss,
+            rows=len(points),
+            batch=128,
+            steps=steps,
+            learning_rate=2e-3,
+            weight_decay=0.01,
+            average=0.995,
+            advance=advance,
+        )
+    return model
+
+
+def draw(model: Velocity, n: int, *, seed: int, backend: str | None = None) -> Tensor:
+    """``n`` images [n, 64], rounded to levels."""
+    start = random.normal(seed, torch.arange(n), 0, PIXELS, stream=random.INITIAL, backend=backend)
+    with torch.no_grad():
+        end = simulate(VectorField(model), start, integrator=Heun(1 / STEPS), steps=STEPS, backend=backend).positions
+    return ((end + 1) * _HALF).round().clamp(0, LEVELS - 1).long()

@@ -1,0 +1,75 @@
+"""Process one: a transformer draws an image pixel by pixel, each from what the pixels so far make likely.
+
+A sequence begins with one of ten tokens that say which digit it is to be; 64 grey levels follow.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gmkern.decode import SamplingParams, Transformer, TransformerConfig, generate
+from gmkern.demo.digits import CLASSES, LEVELS, PIXELS, Digits
+from gmkern.demo.training import Advance, fit
+
+CONFIG = TransformerConfig(
+    vocab_size=LEVELS + CLASSES,
+    n_layers=3,
+    n_heads=4,
+    d_model=64,
+    max_seq_len=PIXELS,
+    norm="layernorm",
+    activation="gelu",
+    position="learned",
+    tie_embeddings=False,
+)
+PARAMS = SamplingParams(temperature=0.9, min_p=0.02)
+# 1,300 images are few: each level the model reads is wrong with this chance, by at most this much. It still has to
+# predict the true ones.
+NOISE_CHANCE, NOISE_WIDTH = 0.3, 3
+
+
+def train(digits: Digits, *, steps: int, seed: int, advance: Advance) -> Transformer:
+    """A pixel transformer, by maximum likelihood."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Transformer(CONFIG)
+
+        def loss(rows: Tensor) -> Tensor:
+            images = digits.train[rows]
+            logits = model(torch.cat([first_tokens(digits.train_labels[rows]), _disturbed(images[:, :-1])], 1))
+            return F.cross_entropy(logits.flatten(0, 1), images.flatten())
+
+        fit(
+            model,
+            loss,
+            rows=len(digits.train),
+            batch=64,
+            steps=steps,
+            learning_rate=3e-3,
+            weight_decay=0.05,
+            average=0.98,
+            advance=advance,
+        )
+    return model
+
+
+def draw(model: Transformer, n: int, *, seed: int, backend: str | None = None) -> Tensor:
+    """``n`` images [n, 64] of levels: 0, 1, ..., 9 in turn."""
+    prompts = first_tokens(torch.arange(n) % CLASSES)
+    tokens = generate(model, prompts, max_new_tokens=PIXELS, params=PARAMS, seed=seed, backend=backend).tokens
+    if int(tokens.max()) >= LEVELS:
+        raise RuntimeError("the transformer drew a token that is no grey level: it has been trained too little")
+    return tokens
+
+
+def first_tokens(labels: Tensor) -> Tensor:
+    """The tokens [B, 1] that begin images of the digits ``labels`` [B]."""
+    return LEVELS + labels.unsqueeze(1)
+
+
+def _disturbed(levels: Tensor) -> Tensor:
+    """Levels with some of them changed a little."""
+    shift = torch.randint(-NOISE_WIDTH, NOISE_WIDTH + 1, levels.shape) * (torch.rand(levels.shape) < NOISE_CHANCE)
+    return (levels + shift).clamp(0, LEVELS - 1)

@@ -1,0 +1,69 @@
+"""Training in plain PyTorch: AdamW, warm-up and cosine, an average of the weights. The kernels come afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+Advance = Callable[[int], None]
+"""Told how many more steps are done, by whoever draws the progress."""
+
+WARM_UP = 50
+LAST_RATE = 0.02
+"""Of the learning rate, what is left at the end of the cosine."""
+CLIP = 1.0
+
+
+def fit(
+    module: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    *,
+    rows: int,
+    batch: int,
+    steps: int,
+    learning_rate: float,
+    weight_decay: float,
+    average: float,
+    advance: Advance,
+) -> None:
+    """Trains ``module`` in place and leaves it with its averaged weights, in eval mode.
+
+    Parameters
+    ----------
+    loss : of a batch, given as the indices [batch] of its rows.
+    rows : how many rows there are; each epoch is a new order of them.
+    average : decay of the weights' exponential average (Polyak and Juditsky, 1992), less in the first steps.
+    """
+    parameters = list(module.parameters())
+    averaged = [parameter.detach().clone() for parameter in parameters]
+    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.95))
+    batches = _batches(rows, batch)
+    module.train()
+    for step in range(steps):
+        cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+        rate = learning_rate * min(1.0, (step + 1) / WARM_UP) * (LAST_RATE + (1 - LAST_RATE) * cosine)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.zero_grad(set_to_none=True)
+        loss(next(batches)).backward()
+        nn.utils.clip_grad_norm_(parameters, CLIP)
+        optimiser.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, parameters, 1 - min(average, (step + 1) / (step + 10)))
+        advance(1)
+    with torch.no_grad():
+        for parameter, mean in zip(parameters, averaged, strict=True):
+            parameter.copy_(mean)
+    module.eval()
+
+
+def _batches(rows: int, batch: int) -> Iterator[Tensor]:
+    """Whole batches of row indices, epoch after epoch; what is left of an epoch's order is not used."""
+    if batch > rows:
+        raise ValueError(f"batch: got {batch}; takes at most the number of rows, {rows}")
+    while True:
+        order = torch.randperm(rows)
+        yield from order[: rows - rows % batch].split(batch)

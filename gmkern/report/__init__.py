@@ -1,0 +1,21 @@
+"""Reports: one HTML file that needs nothing beside it, and its pictures as PNG files.
+
+Needs the extra "cli": ``pip install 'gmkern[cli]'``.
+"""
+
+from gmkern.report.page import Cell, Page, Picture, Section, Table, write
+from gmkern.report.pictures import LIGHT_AND_DARK, Bars, bars, histograms, pairs
+
+__all__ = [
+    "LIGHT_AND_DARK",
+    "Bars",
+    "Cell",
+    "Page",
+    "Picture",
+    "Section",
+    "Table",
+    "bars",
+    "histograms",
+    "pairs",
+    "write",
+]

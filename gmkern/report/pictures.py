@@ -1,0 +1,144 @@
+"""Pictures with matplotlib, each drawn for light and dark pages. No window is opened, no global style changed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+class Theme(NamedTuple):
+    """Colours of a page; ``hues`` tell series apart for colour-blind eyes too."""
+
+    paper: str
+    ink: str
+    quiet: str
+    line: str
+    hues: tuple[str, ...]
+
+
+LIGHT = Theme("#fcfcfb", "#1d1f23", "#62676f", "#dcdee2", ("#62676f", "#1f5fbf", "#d4610c", "#2a8a57"))
+DARK = Theme("#16181c", "#e6e8eb", "#9aa1ab", "#343840", ("#9aa1ab", "#7fb0ff", "#ffa05c", "#6fcf97"))
+LIGHT_AND_DARK = (LIGHT, DARK)
+
+DOTS_PER_INCH = 160
+
+
+def in_both(draw: Callable[[Theme], Figure]) -> tuple[bytes, bytes]:
+    """What ``draw`` draws in each theme, as PNG bytes."""
+    light, dark = (_png(draw(theme)) for theme in LIGHT_AND_DARK)
+    return light, dark
+
+
+def pairs(
+    left: np.ndarray, right: np.ndarray, notes: Sequence[str], *, columns: int = 5, highest: float
+) -> tuple[bytes, bytes]:
+    """Images [N, H, W] of ``left`` each beside that of ``right``, a note below each pair; ``highest`` is ink."""
+    count, height, width = left.shape
+    rows = -(-count // columns)
+    gap = 0.12 * width
+
+    def draw(theme: Theme) -> Figure:
+        figure = _figure(theme, 4.6, 4.6 * rows * 1.32 / columns / 2.26)
+        for at in range(count):
+            row, column = divmod(at, columns)
+            axes = figure.add_axes(
+                (column / columns + 0.008, 1 - (row + 1) / rows + 0.18 / rows, 1 / columns - 0.016, 0.80 / rows)
+            )
+            for image, x in ((left[at], 0.0), (right[at], width + gap)):
+                axes.imshow(image, cmap="gray_r", vmin=0, vmax=highest, extent=(x, x + width, 0, height))
+            axes.set_xlim(0, 2 * width + gap)
+            axes.set_ylim(0, height)
+            axes.set_axis_off()
+            axes.text(
+                width + gap / 2, -0.06 * height, notes[at], ha="center", va="top", fontsize=6.5, color=theme.quiet
+            )
+        return figure
+
+    return in_both(draw)
+
+
+def histograms(values: Mapping[str, np.ndarray], *, bins: int, across: str) -> tuple[bytes, bytes]:
+    """The shares of several sets of numbers, as outlines over one axis that begins at 0."""
+    edges = np.linspace(0, max(float(one.max()) for one in values.values()), bins + 1)
+
+    def draw(theme: Theme) -> Figure:
+        figure = _figure(theme, 7.2, 3.1)
+        axes = _axes(figure, theme, (0.02, 0.17, 0.96, 0.80))
+        for (name, numbers), hue in zip(values.items(), theme.hues, strict=False):
+            shares = np.histogram(numbers, edges)[0] / len(numbers)
+            axes.stairs(shares, edges, color=hue, linewidth=2, label=name)
+            axes.stairs(shares, edges, color=hue, fill=True, alpha=0.10)
+        axes.set_xlim(0, edges[-1])
+        axes.set_ylim(bottom=0)
+        axes.set_yticks([])
+        axes.set_xlabel(across, color=theme.quiet)
+        axes.legend(frameon=False, labelcolor=theme.ink, loc="upper right")
+        return figure
+
+    return in_both(draw)
+
+
+class Bars(NamedTuple):
+    """A group of two bars: a name, its two numbers and what is written beside them."""
+
+    name: str
+    first: float
+    second: float
+    first_text: str
+    second_text: str
+
+
+def bars(groups: Sequence[Bars], *, first: str, second: str, across: str) -> tuple[bytes, bytes]:
+    """Pairs of lying bars on a logarithmic axis, for positive numbers orders of magnitude apart."""
+
+    def draw(theme: Theme) -> Figure:
+        figure = _figure(theme, 7.2, 0.62 + 0.72 * len(groups))
+        axes = _axes(
+            figure, theme, (0.02, 0.5 / (0.62 + 0.72 * len(groups)), 0.96, 1 - 0.85 / (0.62 + 0.72 * len(groups)))
+        )
+        low = 10.0 ** np.floor(np.log10(min(min(group.first, group.second) for group in groups)) - 0.3)
+        high = max(max(group.first, group.second) for group in groups) * 6
+        for row, group in enumerate(groups):
+            for value, text, shift, hue in (
+                (group.first, group.first_text, 0.0, theme.hues[1]),
+                (group.second, group.second_text, 0.27, theme.hues[0]),
+            ):
+                axes.barh(row + shift, value - low, left=low, height=0.25, color=hue)
+                axes.text(value * 1.06, row + shift, text, va="center", fontsize=8.5, color=theme.ink)
+            axes.text(low, row - 0.24, group.name, va="center", fontsize=9, color=theme.ink)
+        axes.set_xscale("log")
+        axes.set_xlim(low, high)
+        axes.set_ylim(len(groups) - 0.45, -0.5)
+        axes.set_yticks([])
+        axes.set_xlabel(across, color=theme.quiet)
+        for name, hue, x in ((first, theme.hues[1], 0.02), (second, theme.hues[0], 0.20)):
+            figure.text(x, 0.985, f"■ {name}", va="top", fontsize=9, color=hue)
+        return figure
+
+    return in_both(draw)
+
+
+def _figure(theme: Theme, width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=theme.paper)
+
+
+def _axes(figure: Figure, theme: Theme, place: tuple[float, float, float, float]) -> Axes:
+    axes = figure.add_axes(place, facecolor=theme.paper)
+    for side in ("top", "left", "right"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(theme.line)
+    axes.tick_params(colors=theme.quiet, which="both", labelsize=8.5)
+    return axes
+
+
+def _png(figure: Figure) -> bytes:
+    FigureCanvasAgg(figure)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
