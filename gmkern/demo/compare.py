@@ -106,7 +106,7 @@ def _same(what: str, ours: Tensor, theirs: Tensor, *, at_least: float) -> tuple[
 def _close(ours: Tensor, theirs: Tensor) -> tuple[str, bool]:
     # fp32 rounding, about 1e-7 a step, grows with the atoms' chaos: e-fold in about one unit of time, 200 steps.
     gap = float((ours - theirs).abs().max())
-    return f"positions equal to {gap:.0e}", gap < 1e-3
+    return "all positions equal" if gap == 0 else f"positions equal to {gap:.0e}", gap < 1e-3
 
 
 def _clusters(seed: int, systems: int = 64, side: int = 3) -> Tensor:

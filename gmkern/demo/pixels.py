@@ -1,6 +1,7 @@
 """Process one: a transformer draws an image pixel by pixel, each from what the pixels so far make likely.
 
-A sequence begins with one of ten tokens that say which digit it is to be; 64 grey levels follow.
+A sequence begins with the digit that it is to be, 0 to 9, and 64 grey levels, 0 to 16, follow: the first place tells
+the one from the other, and every token is legal everywhere.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from gmkern.demo.digits import CLASSES, LEVELS, PIXELS, Digits
 from gmkern.demo.training import Advance, fit
 
 CONFIG = TransformerConfig(
-    vocab_size=LEVELS + CLASSES,
+    vocab_size=LEVELS,
     n_layers=3,
     n_heads=4,
     d_model=64,
@@ -38,7 +39,7 @@ def train(digits: Digits, *, steps: int, seed: int, advance: Advance) -> Transfo
 
         def loss(rows: Tensor) -> Tensor:
             images = digits.train[rows]
-            logits = model(torch.cat([first_tokens(digits.train_labels[rows]), _disturbed(images[:, :-1])], 1))
+            logits = model(torch.cat([digits.train_labels[rows, None], _disturbed(images[:, :-1])], 1))
             return F.cross_entropy(logits.flatten(0, 1), images.flatten())
 
         fit(
@@ -57,16 +58,8 @@ def train(digits: Digits, *, steps: int, seed: int, advance: Advance) -> Transfo
 
 def draw(model: Transformer, n: int, *, seed: int, backend: str | None = None) -> Tensor:
     """``n`` images [n, 64] of levels: 0, 1, ..., 9 in turn."""
-    prompts = first_tokens(torch.arange(n) % CLASSES)
-    tokens = generate(model, prompts, max_new_tokens=PIXELS, params=PARAMS, seed=seed, backend=backend).tokens
-    if int(tokens.max()) >= LEVELS:
-        raise RuntimeError("the transformer drew a token that is no grey level: it has been trained too little")
-    return tokens
-
-
-def first_tokens(labels: Tensor) -> Tensor:
-    """The tokens [B, 1] that begin images of the digits ``labels`` [B]."""
-    return LEVELS + labels.unsqueeze(1)
+    prompts = (torch.arange(n) % CLASSES).unsqueeze(1)
+    return generate(model, prompts, max_new_tokens=PIXELS, params=PARAMS, seed=seed, backend=backend).tokens
 
 
 def _disturbed(levels: Tensor) -> Tensor:

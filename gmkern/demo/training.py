@@ -12,6 +12,7 @@ Advance = Callable[[int], None]
 """Told how many more steps are done, by whoever draws the progress."""
 
 WARM_UP = 50
+"""Steps over which the learning rate rises, or a fifth of all if that is less."""
 LAST_RATE = 0.02
 """Of the learning rate, what is left at the end of the cosine."""
 CLIP = 1.0
@@ -41,10 +42,11 @@ def fit(
     averaged = [parameter.detach().clone() for parameter in parameters]
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.95))
     batches = _batches(rows, batch)
+    warm_up = max(1, min(WARM_UP, steps // 5))
     module.train()
     for step in range(steps):
         cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-        rate = learning_rate * min(1.0, (step + 1) / WARM_UP) * (LAST_RATE + (1 - LAST_RATE) * cosine)
+        rate = learning_rate * min(1.0, (step + 1) / warm_up) * (LAST_RATE + (1 - LAST_RATE) * cosine)
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.zero_grad(set_to_none=True)

@@ -41,23 +41,30 @@ def pairs(
     """Images [N, H, W] of ``left`` each beside that of ``right``, a note below each pair; ``highest`` is ink."""
     count, height, width = left.shape
     rows = -(-count // columns)
-    gap = 0.12 * width
+    gap, below = 0.14 * width, 0.42 * height  # between the two of a pair; for the note
+    across, down = 2 * width + 4 * gap, height + below
 
     def draw(theme: Theme) -> Figure:
-        figure = _figure(theme, 4.6, 4.6 * rows * 1.32 / columns / 2.26)
+        figure = _figure(theme, 4.6, 4.6 * rows * down / (columns * across))
+        axes = figure.add_axes((0, 0, 1, 1))
         for at in range(count):
-            row, column = divmod(at, columns)
-            axes = figure.add_axes(
-                (column / columns + 0.008, 1 - (row + 1) / rows + 0.18 / rows, 1 / columns - 0.016, 0.80 / rows)
-            )
-            for image, x in ((left[at], 0.0), (right[at], width + gap)):
-                axes.imshow(image, cmap="gray_r", vmin=0, vmax=highest, extent=(x, x + width, 0, height))
-            axes.set_xlim(0, 2 * width + gap)
-            axes.set_ylim(0, height)
-            axes.set_axis_off()
+            y, x = at // columns * down, at % columns * across + 1.5 * gap
+            for image, left_edge in ((left[at], x), (right[at], x + width + gap)):
+                axes.imshow(
+                    image, cmap="gray_r", vmin=0, vmax=highest, extent=(left_edge, left_edge + width, y + height, y)
+                )
             axes.text(
-                width + gap / 2, -0.06 * height, notes[at], ha="center", va="top", fontsize=6.5, color=theme.quiet
+                x + width + gap / 2,
+                y + height * 1.05,
+                notes[at],
+                ha="center",
+                va="top",
+                fontsize=6.5,
+                color=theme.quiet,
             )
+        axes.set_xlim(0, columns * across)
+        axes.set_ylim(rows * down, 0)
+        axes.set_axis_off()
         return figure
 
     return in_both(draw)
