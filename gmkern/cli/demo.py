@@ -102,7 +102,7 @@ def _times(result: Result) -> Table:
     table.add_column("")
     for timing in result.timings:
         table.add_row(
-            f"{timing.path}\n[dim]{timing.case}[/dim]",
+            f"{timing.name}\n[dim]{timing.case}[/dim]",
             report.seconds_text(timing.kernel),
             report.seconds_text(timing.reference),
             report.speedup_text(timing.speedup),

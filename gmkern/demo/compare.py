@@ -26,7 +26,8 @@ LOOKS = CASES * ROUNDS * 2
 class Timing(NamedTuple):
     """One case: medians in seconds, and whether the two gave the same answer."""
 
-    path: str
+    name: str
+    """The hot path, and which of its cases."""
     case: str
     kernel: float
     reference: float
@@ -62,21 +63,21 @@ def compare(
             lambda ours, theirs: _same("images", ours, theirs, at_least=0.99),
         ),
         (
-            "dynamics",
-            f"{clusters.shape[0]} clusters of {clusters.shape[1]} Lennard-Jones atoms, {steps} BAOAB steps",
+            "dynamics, Lennard-Jones",
+            f"{clusters.shape[0]} clusters of {clusters.shape[1]} atoms, {steps} BAOAB steps",
             lambda backend: (
                 simulate(LennardJones(), clusters, integrator=baoab, steps=steps, seed=seed, backend=backend).positions
             ),
             _close,
         ),
         (
-            "dynamics",
-            f"{n:,} images along the learnt flow, {flow.STEPS} Heun steps (the network's own time)",
+            "dynamics, learnt flow",
+            f"{n:,} images, {flow.STEPS} Heun steps: the network's own time",
             lambda backend: flow.draw(field, n, seed=seed, backend=backend),
             lambda ours, theirs: _same("images", ours, theirs, at_least=0.99),
         ),
     ]
-    return [Timing(path, case, *_race(call, check, advance)) for path, case, call, check in cases]
+    return [Timing(name, case, *_race(call, check, advance)) for name, case, call, check in cases]
 
 
 def _race(

@@ -29,7 +29,7 @@ class Picture:
     dark: bytes
     alt: str
     caption: str = ""
-    width: int = 720
+    width: int = 560
 
 
 class Cell(NamedTuple):

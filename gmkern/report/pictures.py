@@ -9,24 +9,27 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 
 class Theme(NamedTuple):
-    """Colours of a page; ``hues`` tell series apart for colour-blind eyes too."""
+    """Colours of a page, ``sheet`` under an image; ``hues`` tell series apart for colour-blind eyes too."""
 
     paper: str
+    sheet: str
     ink: str
     quiet: str
     line: str
     hues: tuple[str, ...]
 
 
-LIGHT = Theme("#fcfcfb", "#1d1f23", "#62676f", "#dcdee2", ("#62676f", "#1f5fbf", "#d4610c", "#2a8a57"))
-DARK = Theme("#16181c", "#e6e8eb", "#9aa1ab", "#343840", ("#9aa1ab", "#7fb0ff", "#ffa05c", "#6fcf97"))
+LIGHT = Theme("#fcfcfb", "#f1f2f4", "#1d1f23", "#62676f", "#dcdee2", ("#62676f", "#1f5fbf", "#d4610c", "#2a8a57"))
+DARK = Theme("#16181c", "#24272d", "#f2f4f7", "#9aa1ab", "#343840", ("#9aa1ab", "#7fb0ff", "#ffa05c", "#6fcf97"))
 LIGHT_AND_DARK = (LIGHT, DARK)
 
-DOTS_PER_INCH = 160
+DOTS_PER_INCH = 240
 
 
 def in_both(draw: Callable[[Theme], Figure]) -> tuple[bytes, bytes]:
@@ -41,17 +44,18 @@ def pairs(
     """Images [N, H, W] of ``left`` each beside that of ``right``, a note below each pair; ``highest`` is ink."""
     count, height, width = left.shape
     rows = -(-count // columns)
-    gap, below = 0.14 * width, 0.42 * height  # between the two of a pair; for the note
+    gap, below = 0.14 * width, 0.46 * height  # between the two of a pair; for the note
     across, down = 2 * width + 4 * gap, height + below
 
     def draw(theme: Theme) -> Figure:
         figure = _figure(theme, 4.6, 4.6 * rows * down / (columns * across))
         axes = figure.add_axes((0, 0, 1, 1))
+        shades = LinearSegmentedColormap.from_list("ink", [theme.sheet, theme.ink])
         for at in range(count):
             y, x = at // columns * down, at % columns * across + 1.5 * gap
             for image, left_edge in ((left[at], x), (right[at], x + width + gap)):
                 axes.imshow(
-                    image, cmap="gray_r", vmin=0, vmax=highest, extent=(left_edge, left_edge + width, y + height, y)
+                    image, cmap=shades, vmin=0, vmax=highest, extent=(left_edge, left_edge + width, y + height, y)
                 )
             axes.text(
                 x + width + gap / 2,
@@ -59,11 +63,11 @@ def pairs(
                 notes[at],
                 ha="center",
                 va="top",
-                fontsize=6.5,
+                fontsize=7,
                 color=theme.quiet,
             )
         axes.set_xlim(0, columns * across)
-        axes.set_ylim(rows * down, 0)
+        axes.set_ylim(rows * down - 0.02 * height, -0.02 * height)
         axes.set_axis_off()
         return figure
 
@@ -75,8 +79,8 @@ def histograms(values: Mapping[str, np.ndarray], *, bins: int, across: str) -> t
     edges = np.linspace(0, max(float(one.max()) for one in values.values()), bins + 1)
 
     def draw(theme: Theme) -> Figure:
-        figure = _figure(theme, 7.2, 3.1)
-        axes = _axes(figure, theme, (0.02, 0.17, 0.96, 0.80))
+        figure = _figure(theme, 4.6, 2.5)
+        axes = _axes(figure, theme, (0.02, 0.2, 0.96, 0.78))
         for (name, numbers), hue in zip(values.items(), theme.hues, strict=False):
             shares = np.histogram(numbers, edges)[0] / len(numbers)
             axes.stairs(shares, edges, color=hue, linewidth=2, label=name)
@@ -101,31 +105,31 @@ class Bars(NamedTuple):
     second_text: str
 
 
-def bars(groups: Sequence[Bars], *, first: str, second: str, across: str) -> tuple[bytes, bytes]:
+def bars(groups: Sequence[Bars], *, first: str, second: str, tick_text: Callable[[float], str]) -> tuple[bytes, bytes]:
     """Pairs of lying bars on a logarithmic axis, for positive numbers orders of magnitude apart."""
+    height = 0.75 + 0.68 * len(groups)  # inches: key, groups, axis
+    values = [value for group in groups for value in (group.first, group.second)]
+    low, high = 10.0 ** np.floor(np.log10(min(values)) - 0.3), max(values) * 8
 
     def draw(theme: Theme) -> Figure:
-        figure = _figure(theme, 7.2, 0.62 + 0.72 * len(groups))
-        axes = _axes(
-            figure, theme, (0.02, 0.5 / (0.62 + 0.72 * len(groups)), 0.96, 1 - 0.85 / (0.62 + 0.72 * len(groups)))
-        )
-        low = 10.0 ** np.floor(np.log10(min(min(group.first, group.second) for group in groups)) - 0.3)
-        high = max(max(group.first, group.second) for group in groups) * 6
+        figure = _figure(theme, 4.6, height)
+        axes = _axes(figure, theme, (0.03, 0.3 / height, 0.94, 1 - 0.6 / height))
         for row, group in enumerate(groups):
             for value, text, shift, hue in (
                 (group.first, group.first_text, 0.0, theme.hues[1]),
                 (group.second, group.second_text, 0.27, theme.hues[0]),
             ):
                 axes.barh(row + shift, value - low, left=low, height=0.25, color=hue)
-                axes.text(value * 1.06, row + shift, text, va="center", fontsize=8.5, color=theme.ink)
-            axes.text(low, row - 0.24, group.name, va="center", fontsize=9, color=theme.ink)
+                axes.text(value * 1.08, row + shift, text, va="center", fontsize=8.5, color=theme.ink)
+            axes.text(low, row - 0.27, group.name, va="center", fontsize=9, color=theme.ink)
         axes.set_xscale("log")
         axes.set_xlim(low, high)
-        axes.set_ylim(len(groups) - 0.45, -0.5)
+        axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set_yticks([])
-        axes.set_xlabel(across, color=theme.quiet)
-        for name, hue, x in ((first, theme.hues[1], 0.02), (second, theme.hues[0], 0.20)):
-            figure.text(x, 0.985, f"■ {name}", va="top", fontsize=9, color=hue)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value) if value > 2 * low else ""))
+        for name, hue, x in ((first, theme.hues[1], 0.03), (second, theme.hues[0], 0.27)):
+            figure.text(x, 1 - 0.06 / height, f"■ {name}", va="top", fontsize=9, color=hue)
         return figure
 
     return in_both(draw)
