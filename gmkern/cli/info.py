@@ -29,7 +29,8 @@ def info(as_json: bool) -> None:
     except RuntimeError as error:  # GMKERN_ISA asks for what this processor lacks
         raise click.ClickException(str(error)) from error
     if as_json:
-        console.print_json(dataclasses.asdict(found) | {"missing": found.missing()})
+        owners_as_dicts = [owner._asdict() for owner in found.owners]
+        console.print_json(dataclasses.asdict(found) | {"owners": owners_as_dicts, "missing": found.missing()})
         return
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold")

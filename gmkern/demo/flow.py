@@ -25,6 +25,8 @@ _HALF = (LEVELS - 1) / 2
 class Velocity(nn.Module):
     """A residual network f(x [S, 64], t [S]) -> [S, 64]."""
 
+    frequencies: Tensor
+
     def __init__(self, width: int = 256, depth: int = 3):
         super().__init__()
         self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(64.0), _FREQUENCIES)))

@@ -69,6 +69,10 @@ def seconds_text(seconds: float) -> str:
     raise AssertionError("unreachable: µs takes everything")
 
 
+def _tick_text(seconds: float) -> str:
+    return seconds_text(seconds).replace(".0 ", " ")
+
+
 def speedup_text(speedup: float | None) -> str:
     """How many times faster."""
     if speedup is None:
@@ -77,7 +81,7 @@ def speedup_text(speedup: float | None) -> str:
 
 
 def _verdict(result: Result) -> report.Section:
-    rows = [[report.Cell(row.name), *numbers(row)] for row in result.rows]
+    rows: list[list[report.Cell | str]] = [[report.Cell(row.name), *numbers(row)] for row in result.rows]
     quiet = frozenset(at for at, row in enumerate(result.rows) if row.is_control)
     return report.Section(
         heading="Fidelity, diversity, novelty",
@@ -125,14 +129,14 @@ def _samples(result: Result) -> report.Section:
                 name=one.row.name.replace(" ", "-"),
                 alt=f"{SHOWN} images of {one.row.name}, each beside its nearest training image",
                 caption=caption,
-                **_both(_pairs(one, result)),
+                drawn=_pairs(one, result),
             )
             for one, caption in zip(shown, captions, strict=True)
         ],
     )
 
 
-def _pairs(one: Judged, result: Result) -> tuple[bytes, bytes]:
+def _pairs(one: Judged, result: Result) -> report.Drawn:
     count = min(SHOWN, len(one.images))
     nearest = result.digits.train[one.nearest[:count]]
     return report.pairs(
@@ -155,14 +159,14 @@ def _novelty(result: Result) -> report.Section:
             report.Picture(
                 name="distances",
                 alt="Histograms of the distance to the nearest training image, one for each set",
-                **_both(report.histograms(values, bins=40, across="distance to the nearest training image")),
+                drawn=report.histograms(values, bins=40, across="distance to the nearest training image"),
             )
         ],
     )
 
 
 def _times(result: Result) -> report.Section:
-    rows = [
+    rows: list[list[report.Cell | str]] = [
         [
             report.Cell(timing.name, note=timing.case),
             seconds_text(timing.kernel),
@@ -192,14 +196,7 @@ def _times(result: Result) -> report.Section:
             report.Picture(
                 name="times",
                 alt="Bars of the times in the table above",
-                **_both(
-                    report.bars(
-                        groups,
-                        first="gmkern",
-                        second="plain PyTorch",
-                        tick_text=lambda value: seconds_text(value).replace(".0 ", " "),
-                    )
-                ),
+                drawn=report.bars(groups, first="gmkern", second="plain PyTorch", tick_text=_tick_text),
             )
         ],
     )
@@ -222,10 +219,6 @@ def _facts(result: Result) -> dict[str, str]:
         "gmkern": info.version,
         "data": "scikit-learn's copy of the UCI optical recognition of handwritten digits (Alpaydin and Kaynak, 1998)",
     }
-
-
-def _both(drawn: tuple[bytes, bytes]) -> dict[str, bytes]:
-    return {"light": drawn[0], "dark": drawn[1]}
 
 
 def _ordinal(n: int) -> str:

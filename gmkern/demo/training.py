@@ -38,7 +38,7 @@ def fit(
     rows : how many rows there are; each epoch is a new order of them.
     average : decay of the weights' exponential average (Polyak and Juditsky, 1992), less in the first steps.
     """
-    parameters = list(module.parameters())
+    parameters: list[Tensor] = list(module.parameters())
     averaged = [parameter.detach().clone() for parameter in parameters]
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.95))
     batches = _batches(rows, batch)

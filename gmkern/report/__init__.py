@@ -4,12 +4,12 @@ Needs the extra "cli": ``pip install 'gmkern[cli]'``.
 """
 
 from gmkern.report.page import Cell, Page, Picture, Section, Table, write
-from gmkern.report.pictures import LIGHT_AND_DARK, Bars, bars, histograms, pairs
+from gmkern.report.pictures import Bars, Drawn, bars, histograms, pairs
 
 __all__ = [
-    "LIGHT_AND_DARK",
     "Bars",
     "Cell",
+    "Drawn",
     "Page",
     "Picture",
     "Section",

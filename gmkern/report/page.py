@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import jinja2
 
+from gmkern.report.pictures import Drawn
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -18,15 +20,14 @@ class Picture:
     Attributes
     ----------
     name : of its files: NAME.png and NAME-dark.png.
-    light, dark : PNG bytes.
+    drawn : the PNGs.
     alt : what it shows, for who cannot see it.
     caption : what stands below it.
     width : how wide it is shown at most, in CSS pixels.
     """
 
     name: str
-    light: bytes
-    dark: bytes
+    drawn: Drawn
     alt: str
     caption: str = ""
     width: int = 560
@@ -105,7 +106,7 @@ def write(page: Page, folder: Path, *, name: str = "index.html") -> list[Path]:
     paths[0].write_text(html, encoding="utf-8")
     for section in page.sections:
         for picture in section.pictures:
-            for suffix, data in (("", picture.light), ("-dark", picture.dark)):
+            for suffix, data in (("", picture.drawn.light), ("-dark", picture.drawn.dark)):
                 paths.append(folder / f"{picture.name}{suffix}.png")
                 paths[-1].write_bytes(data)
     return paths

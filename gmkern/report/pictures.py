@@ -27,20 +27,23 @@ class Theme(NamedTuple):
 
 LIGHT = Theme("#fcfcfb", "#f1f2f4", "#1d1f23", "#62676f", "#dcdee2", ("#62676f", "#1f5fbf", "#d4610c", "#2a8a57"))
 DARK = Theme("#16181c", "#24272d", "#f2f4f7", "#9aa1ab", "#343840", ("#9aa1ab", "#7fb0ff", "#ffa05c", "#6fcf97"))
-LIGHT_AND_DARK = (LIGHT, DARK)
 
 DOTS_PER_INCH = 240
 
 
-def in_both(draw: Callable[[Theme], Figure]) -> tuple[bytes, bytes]:
-    """What ``draw`` draws in each theme, as PNG bytes."""
-    light, dark = (_png(draw(theme)) for theme in LIGHT_AND_DARK)
-    return light, dark
+class Drawn(NamedTuple):
+    """One picture as PNG bytes, for light pages and for dark ones."""
+
+    light: bytes
+    dark: bytes
 
 
-def pairs(
-    left: np.ndarray, right: np.ndarray, notes: Sequence[str], *, columns: int = 5, highest: float
-) -> tuple[bytes, bytes]:
+def in_both(draw: Callable[[Theme], Figure]) -> Drawn:
+    """What ``draw`` draws in each theme."""
+    return Drawn(_png(draw(LIGHT)), _png(draw(DARK)))
+
+
+def pairs(left: np.ndarray, right: np.ndarray, notes: Sequence[str], *, columns: int = 5, highest: float) -> Drawn:
     """Images [N, H, W] of ``left`` each beside that of ``right``, a note below each pair; ``highest`` is ink."""
     count, height, width = left.shape
     rows = -(-count // columns)
@@ -74,7 +77,7 @@ def pairs(
     return in_both(draw)
 
 
-def histograms(values: Mapping[str, np.ndarray], *, bins: int, across: str) -> tuple[bytes, bytes]:
+def histograms(values: Mapping[str, np.ndarray], *, bins: int, across: str) -> Drawn:
     """The shares of several sets of numbers, as outlines over one axis that begins at 0."""
     edges = np.linspace(0, max(float(one.max()) for one in values.values()), bins + 1)
 
@@ -105,7 +108,7 @@ class Bars(NamedTuple):
     second_text: str
 
 
-def bars(groups: Sequence[Bars], *, first: str, second: str, tick_text: Callable[[float], str]) -> tuple[bytes, bytes]:
+def bars(groups: Sequence[Bars], *, first: str, second: str, tick_text: Callable[[float], str]) -> Drawn:
     """Pairs of lying bars on a logarithmic axis, for positive numbers orders of magnitude apart."""
     height = 0.75 + 0.68 * len(groups)  # inches: key, groups, axis
     values = [value for group in groups for value in (group.first, group.second)]
