@@ -3,10 +3,10 @@
     python benchmarks/bench_sample.py [--rows 8] [--repeats 15]
 
 Rivals: torch.multinomial of a softmax (unfiltered), and sort, cumulative sum, mask, softmax, multinomial (filtered),
-each followed by the log-probability that sample returns as well. Before a ratio is printed, the drawn tokens are checked
-against the reference, and the rival's log-probabilities of them against sample's. The last column is the share of the
-bandwidth of a plain read (torch.sum of the logits) that one reading of the logits in sample's time comes to. On a busy
-machine give OMP_NUM_THREADS=1: torch's threads wait for one another by spinning.
+each followed by the log-probability that sample returns as well. Before a ratio is printed, the drawn tokens are
+checked against the reference, and the rival's log-probabilities of them against sample's. The last column is the share
+of the bandwidth of a plain read (torch.sum of the logits) that one reading of the logits in sample's time comes to. On
+a busy machine give OMP_NUM_THREADS=1: torch's threads wait for one another by spinning.
 """
 
 from __future__ import annotations

@@ -57,10 +57,10 @@ def knn(
     Notes
     -----
     Distances are those of the differences, ``sqrt(sum (q_d - r_d)^2)``, summed in one written order without fused
-    operations, and never of ``|q|^2 + |r|^2 - 2 q r``. From 17 coordinates on, where M is large and k small, candidates are screened by integer
-    dot products under a proven bound, then computed as above: the same bits. The result does not depend on threads,
-    blocks, batch, k, instruction set or backend, to the bit. Squares that overflow give infinite distances, in the
-    order of their index.
+    operations, and never of ``|q|^2 + |r|^2 - 2 q r``. From 17 coordinates on, where M is large and k small, candidates
+    are screened by integer dot products under a proven bound, then computed as above: the same bits. The result does
+    not depend on threads, blocks, batch, k, instruction set or backend, to the bit. Squares that overflow give infinite
+    distances, in the order of their index.
 
     Differentiable in both sides, any number of times: gradients are gathered in a fixed order, and are 0 at distance
     0 for "euclidean". Works under ``torch.compile(fullgraph=True)``; allocates, so not in a captured CUDA graph. Memory
