@@ -2,7 +2,7 @@
 
     python benchmarks/bench_generate.py [--case small] [--rounds 5] [--json FILE]
 
-Rivals run interleaved, each at the thread count (1, or all) at which it was fastest in a first round; times are medians.
+Rivals run interleaved, each at the thread count (1, or all) at which it was fastest before; times are medians.
 Hugging Face needs the package transformers; without it that column is left out, and said to be. A ratio is printed
 only where the rival's greedy tokens were ours in this run (near ties may part: 98% of rows agree to their last token).
 """

@@ -39,7 +39,7 @@ OWNERS: tuple[Owner, ...] = (
         "decode.generate",
         "cpu",
         "reference",
-        ("pack_transformer", "packed_transformer_size", "transformer_logits", "generate_steps"),
+        ("fingerprint", "pack_transformer", "packed_transformer_size", "transformer_logits", "generate_steps"),
         "the whole step, all layers, in one call; no GPU engine yet",
     ),
     Owner(

@@ -12,6 +12,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
     m.def(
         "token_logprobs_backward(Tensor grad, Tensor logits, Tensor tokens, Tensor params, Tensor? mask, "
         "Tensor? history) -> Tensor");
+    // -> [1] int64, another where a byte of the tensors is another
+    m.def("fingerprint(Tensor[] tensors) -> Tensor");
     // The parameters in the order of gmkern/decode/transformer/packed.py, fp32 -> [size]; shape: transformer_ops.h
     m.def("pack_transformer(Tensor[] weights, int[] shape) -> Tensor");
     m.def("packed_transformer_size(int[] shape) -> int");

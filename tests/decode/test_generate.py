@@ -149,9 +149,11 @@ def test_changed_parameters_are_seen():
     after = generate(model, n=4, max_new_tokens=12, params=GREEDY)
     assert torch.equal(after.tokens, generate(model, n=4, max_new_tokens=12, params=GREEDY, backend="reference").tokens)
     assert not torch.equal(after.raw_logprobs, before.raw_logprobs)
-    with torch.no_grad():
-        model.norm.weight.data = model.norm.weight.data * 1.5  # a new tensor
-    assert not torch.equal(generate(model, n=4, max_new_tokens=12, params=GREEDY).raw_logprobs, after.raw_logprobs)
+    model.norm.weight.data = model.norm.weight.data * 1.5  # a new tensor
+    scaled = generate(model, n=4, max_new_tokens=12, params=GREEDY)
+    assert not torch.equal(scaled.raw_logprobs, after.raw_logprobs)
+    model.norm.weight.data[3] = torch.nextafter(model.norm.weight.data[3], torch.tensor(9.0))  # unseen by _version
+    assert not torch.equal(generate(model, n=4, max_new_tokens=12, params=GREEDY).raw_logprobs, scaled.raw_logprobs)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -58,6 +58,7 @@ def step_arguments(model, steps=3):
 def test_opcheck():
     model = build()
     plain = [weight.detach() for weight in packed.weights_of(model)]
+    torch.library.opcheck(ops.fingerprint, (plain,))
     torch.library.opcheck(ops.pack_transformer, (plain, packed.shape_of(model.config)))
     torch.library.opcheck(ops.transformer_logits, tuple(feed_arguments(model)))
     torch.library.opcheck(ops.generate_steps, tuple(step_arguments(model).values()))
@@ -92,6 +93,21 @@ def test_each_instruction_set(isa, generator):
         assert all(torch.equal(a, b) for a, b in zip(row, alone, strict=True)), name
         truth = torch.from_numpy(logits(models[name], tokens[0].numpy()))
         assert (fed - truth).abs().max() < tolerance(models[name], truth), name
+
+
+def test_a_fingerprint_sees_any_one_byte(generator):
+    tensors = [
+        torch.randint(0, 256, (size,), generator=generator, dtype=torch.uint8) for size in (1, 63, 200, (1 << 20) + 77)
+    ]
+    before = int(ops.fingerprint(tensors))
+    assert int(ops.fingerprint(tensors)) == before
+    for tensor in tensors:
+        for at in {0, tensor.numel() // 2, tensor.numel() - 1}:
+            tensor[at] ^= 16
+            assert int(ops.fingerprint(tensors)) != before
+            tensor[at] ^= 16
+    assert int(ops.fingerprint(tensors)) == before
+    assert int(ops.fingerprint(tensors[::-1])) != before
 
 
 def test_what_the_cache_held_before_does_not_matter():

@@ -9,9 +9,15 @@ from torch import Tensor
 
 from gmkern._library import ops
 
+fingerprint = ops.fingerprint.default
 pack_transformer = ops.pack_transformer.default
 transformer_logits = ops.transformer_logits.default
 generate_steps = ops.generate_steps.default
+
+
+@torch.library.register_fake("gmkern::fingerprint")
+def _(tensors: list[Tensor]) -> Tensor:
+    return tensors[0].new_empty(1, dtype=torch.int64)
 
 
 @torch.library.register_fake("gmkern::pack_transformer")

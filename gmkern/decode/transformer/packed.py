@@ -80,13 +80,17 @@ def weights_of(model: Transformer) -> list[Tensor]:
 
 
 def pack(model: Transformer) -> Packed:
-    """The packed weights, from the model's cache where no parameter has changed since they were packed."""
-    weights = weights_of(model)
-    key = [_state(weight) for weight in weights]
+    """The packed weights, from the model's cache where no parameter has changed since they were packed.
+
+    What is compared is a fingerprint of the values, not torch's version counters: they miss ``p.data.copy_(...)``, with
+    which averaged weights are often swapped in. It costs one reading of the parameters, as one step for one row does.
+    """
+    parameters = [parameter.detach().contiguous() for parameter in model.parameters()]
+    key = (int(ops.fingerprint(parameters)), [parameter.dtype for parameter in parameters])
     cached = model.__dict__.get("_packed")
-    if cached is None or cached[0] != key or None in key:
+    if cached is None or cached[0] != key:
         shape = shape_of(model.config)
-        plain = [weight.detach().float().contiguous() for weight in weights]
+        plain = [weight.detach().float().contiguous() for weight in weights_of(model)]
         cached = (key, Packed(ops.pack_transformer(plain, shape), shape, model.config.norm_eps, model.config))
         model.__dict__["_packed"] = cached
     return cached[1]
@@ -112,10 +116,3 @@ def new_cache(config: TransformerConfig, slots: int, length: int) -> Tensor:
 
 def _up(n: int) -> int:
     return -(-n // _LANES) * _LANES
-
-
-def _state(weight: Tensor) -> tuple[int, int, torch.dtype] | None:
-    """What changes when a parameter is written in place or replaced; None where torch does not count writes."""
-    if weight.is_inference():
-        return None
-    return weight.data_ptr(), weight._version, weight.dtype
