@@ -1,6 +1,6 @@
 """The command line: ``gmkern``, or ``python -m gmkern``. Needs the extra "cli": ``pip install 'gmkern[cli]'``.
 
-Exit codes: 0 done, 1 it could not be done (one line on standard error says why), 2 the arguments are wrong, 130 Ctrl-C.
+Exit codes: 0 done; 1 it could not be done (one line on standard error says why) or Ctrl-C; 2 the arguments are wrong.
 """
 
 from __future__ import annotations
