@@ -11,7 +11,7 @@ from torch import Tensor
 from gmkern import _validate
 from gmkern._validate import ArrayLike
 from gmkern.metrics._samples import samples
-from gmkern.neighbors import knn
+from gmkern.neighbors.knn import knn
 
 
 class Novelty(NamedTuple):

@@ -9,7 +9,8 @@ import torch
 from gmkern import _validate
 from gmkern._validate import ArrayLike
 from gmkern.metrics._samples import samples
-from gmkern.neighbors import count_within, knn
+from gmkern.neighbors.count_within import count_within
+from gmkern.neighbors.knn import knn
 
 
 class PRDC(NamedTuple):
