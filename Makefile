@@ -61,7 +61,7 @@ ifneq ($(BUILD_PYTHON),)
 endif
 
 $(VENV)/.lint: $(VENV)/.ready
-	$(WITH_VENV) $(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[lint]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --ignore-installed $$($(PY) tools/bootstrap.py --list lint)
 	@touch $@
 
 lint: $(VENV)/.lint

@@ -8,6 +8,7 @@ missing on the machine at once, and how to get it.
 """
 
 import argparse
+import importlib.metadata
 import os
 import shlex
 import shutil
@@ -76,7 +77,12 @@ def main():
     parser.add_argument("--torch", default="torch==2.13.0", help="what to give pip where there is no torch")
     parser.add_argument("--triton", default="triton==3.6.0", help="the same for triton; empty leaves it out")
     parser.add_argument("--extras", default="cli,test")
+    parser.add_argument("--list", metavar="EXTRA", help="print what an extra of the installed gmkern requires")
     given = parser.parse_args()
+    if given.list:
+        requirements = (requirement.split(";") for requirement in importlib.metadata.requires("gmkern") or ())
+        print(*(name.strip() for name, *mark in requirements if f'extra == "{given.list}"' in "".join(mark)))
+        return
 
     lacks = list(missing())
     if lacks:
@@ -93,7 +99,12 @@ def main():
     # A torch with CUDA brings the triton that it was built for; the CPU's does not.
     if given.triton and not succeeds(python, "-c", "import triton.language"):
         run(*pip, *shlex.split(given.triton))
-    run(*pip, "setuptools>=77", "pybind11>=2.13", "cmake>=3.24", "ninja")
+    run(*pip, "setuptools>=77", "pybind11>=2.13")
+    # Programs must be in .venv/bin, also where the interpreter it sees has the packages.
+    tools = {"cmake": "cmake>=3.24", "ninja": "ninja"}
+    absent = [requirement for name, requirement in tools.items() if not (venv / "bin" / name).exists()]
+    if absent:
+        run(*pip, "--ignore-installed", *absent)
     os.environ["PATH"] = os.pathsep.join((str(venv / "bin"), os.environ.get("PATH", "")))
     run(*pip, "--no-build-isolation", "--editable", f".[{given.extras}]")
 
