@@ -1,6 +1,27 @@
 """Fidelity, diversity and novelty of generated samples. See docs/metrics.md."""
 
+from gmkern.metrics.duplicates import Duplicates, duplicates
+from gmkern.metrics.frechet import Extrapolated, Moments, frechet_distance, frechet_distance_infinity, moments
 from gmkern.metrics.novelty import Novelty, novelty
+from gmkern.metrics.outliers import knn_anomaly_score, local_outlier_factor
 from gmkern.metrics.prdc import PRDC, prdc
+from gmkern.metrics.realism import realism
+from gmkern.metrics.vendi import vendi_score
 
-__all__ = ["PRDC", "Novelty", "novelty", "prdc"]
+__all__ = [
+    "PRDC",
+    "Duplicates",
+    "Extrapolated",
+    "Moments",
+    "Novelty",
+    "duplicates",
+    "frechet_distance",
+    "frechet_distance_infinity",
+    "knn_anomaly_score",
+    "local_outlier_factor",
+    "moments",
+    "novelty",
+    "prdc",
+    "realism",
+    "vendi_score",
+]

@@ -1,0 +1,80 @@
+"""The realism score: how deep inside the real samples' balls does each generated one lie?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gmkern import _validate
+from gmkern._validate import ArrayLike
+from gmkern.metrics._samples import samples
+from gmkern.neighbors.knn import knn
+
+_BUCKETS = 16  # of real samples whose balls have nearly the same radius
+
+
+def realism(real: ArrayLike, generated: ArrayLike, k: int = 5, *, backend: str | None = None) -> Tensor:
+    """The largest ratio, over real samples, of a ball's radius to the generated sample's distance from its centre.
+
+    At least 1 where the sample lies in some ball (boundary included): the more, the deeper inside. A ball reaches to
+    the k-th nearest neighbour of its centre among the real samples, itself excluded. The half with the largest radii is
+    left out, as balls of outliers hold what is not real: a radius above the median of all does not count.
+
+    Parameters
+    ----------
+    real : [M, D] with M >= 2; float32, float64, bfloat16 or float16; finite.
+    generated : [N, D] of the same dtype.
+    k : 1 to M - 1.
+    backend : as for :func:`gmkern.neighbors.knn`.
+
+    Returns
+    -------
+    Tensor [N]; infinite at distance 0 from a centre. Not differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError : naming the argument; NaN and infinities by their first position.
+
+    Notes
+    -----
+    Exact, without an [N, M] matrix: balls are taken in buckets of nearly one radius, largest first; in a bucket the
+    nearest centres are asked for until the bucket's largest radius over the last one's distance beats nothing.
+
+    Source: Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019, section
+    5.
+
+    Examples
+    --------
+    >>> import torch, gmkern
+    >>> line = torch.arange(5.0)[:, None]
+    >>> gmkern.metrics.realism(line, torch.tensor([[1.5], [6.0], [3.0]]), k=1)
+    tensor([2.0000, 0.5000,    inf])
+    """
+    y = samples("real", real, least=2).detach()
+    x = samples("generated", generated, like=("real", y)).detach()
+    k = _validate.integer("k", k, low=1, high=y.shape[0] - 1)
+    radii = knn(y, k=k, exclude_self=True, backend=backend).distances[:, -1]
+    return realism_of(x, y, radii, backend)
+
+
+def realism_of(x: Tensor, y: Tensor, radii: Tensor, backend: str | None) -> Tensor:
+    """The scores [N] of x [N, D] by balls of radii [M] around y [M, D]."""
+    kept = (radii <= radii.quantile(0.5) if radii.numel() <= 1 << 24 else radii <= radii.median()).nonzero()[:, 0]
+    kept = kept[radii[kept].argsort(descending=True, stable=True)]
+    best = radii.new_zeros(x.shape[0])
+    for bucket in kept.chunk(_BUCKETS):
+        centres, own = y[bucket], radii[bucket]
+        todo = torch.arange(x.shape[0], device=x.device)
+        k = 1
+        while todo.numel():
+            found = knn(x[todo], centres, k, backend=backend)
+            ratio = own[found.indices] / found.distances
+            ratio = torch.where(found.distances == 0, torch.inf, ratio).amax(1)
+            best[todo] = torch.maximum(best[todo], ratio)
+            # Those farther than the last one found have ratios below this.
+            beyond = own[0] / found.distances[:, -1]
+            todo = todo[beyond > best[todo]]
+            if k == len(bucket):
+                break
+            k = min(4 * k, len(bucket))
+    return best
