@@ -131,7 +131,8 @@ class Group {
         r.seed = job_.seed[row];
         r.id = job_.sample_ids[row];
         r.step = static_cast<uint32_t>(drawn);
-        if (r.params.repetition_penalty != 1) {  // prompt and new tokens in one piece
+        if (r.params.remembers()) {  // prompt and new tokens in one piece
+            r.params.prompt = static_cast<double>(job_.prompt_length(row));
             history.assign(job_.prompts + job_.prompt_ptr[row], job_.prompts + job_.prompt_ptr[row + 1]);
             history.insert(history.end(), job_.tokens + row * job_.length, job_.tokens + row * job_.length + drawn);
             r.history = history.data();

@@ -2,8 +2,8 @@
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
-    // logits [B, V]; params [1 or B, 6] fp64 in SampleParams' order; mask [B, V] bool; history [B, H], seed and step []
-    // or [B], sample_ids [B] int64 -> tokens [B] int64, logprobs, raw_logprobs, log_kept_mass [B]
+    // logits [B, V]; params [1 or B, 10] fp64 in SampleParams' order; mask [B, V] bool; history [B, H], seed and step
+    // [] or [B], sample_ids [B] int64 -> tokens [B] int64, logprobs, raw_logprobs, log_kept_mass [B]
     m.def(
         "sample(Tensor logits, Tensor params, Tensor? mask, Tensor? history, Tensor seed, Tensor sample_ids, "
         "Tensor step) -> (Tensor, Tensor, Tensor, Tensor)");
@@ -12,6 +12,13 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
     m.def(
         "token_logprobs_backward(Tensor grad, Tensor logits, Tensor tokens, Tensor params, Tensor? mask, "
         "Tensor? history) -> Tensor");
+    // tokens [B] int64 -> logprobs, raw_logprobs, log_kept_mass, entropy (0 where not asked for), each [B]
+    m.def(
+        "score_tokens(Tensor logits, Tensor tokens, Tensor params, Tensor? mask, Tensor? history, bool entropy) -> "
+        "(Tensor, Tensor, Tensor, Tensor)");
+    m.def(
+        "score_tokens_backward(Tensor grad_logprobs, Tensor grad_raw, Tensor grad_entropy, Tensor logits, "
+        "Tensor tokens, Tensor params, Tensor? mask, Tensor? history) -> Tensor");
     // -> [1] int64, another where a byte of the tensors is another
     m.def("fingerprint(Tensor[] tensors) -> Tensor");
     // The parameters in the order of gmkern/decode/transformer/packed.py, fp32 -> [size]; shape: transformer_ops.h
@@ -22,7 +29,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
         "transformer_logits(Tensor packed, Tensor turns, Tensor(a!) cache, Tensor tokens, Tensor slots, "
         "Tensor positions, Tensor wanted, int[] shape, float eps) -> Tensor");
     // up to `steps` steps of all slots; slots [S, 2]: row (-1: free) and tokens cached; progress [4]: next row, rows
-    // done, a row that could not be drawn for or -1, its SampleFlaw; params [N, 6] fp64 as for sample
+    // done, a row that could not be drawn for or -1, its SampleFlaw; params [N, 10] fp64 as for sample
     m.def(
         "generate_steps(Tensor packed, Tensor turns, Tensor(a!) cache, Tensor prompts, Tensor prompt_ptr, "
         "Tensor end_tokens, Tensor seed, Tensor sample_ids, Tensor params, Tensor(b!) slots, Tensor(c!) progress, "

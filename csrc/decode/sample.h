@@ -20,9 +20,13 @@ struct SampleParams {
     double temperature = 1;  // 0: argmax
     double top_k = 0;        // whole; 0, or >= vocab: all
     double top_p = 1, min_p = 0, typical_p = 1;
-    double repetition_penalty = 1;
+    double repetition_penalty = 1, presence_penalty = 0, frequency_penalty = 0;
+    double epsilon = 0;  // the probability of a uniform choice among the legal tokens
+    double prompt = 0;   // the first tokens of history, which the repetition penalty alone meets
+
+    bool remembers() const { return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0; }
 };
-constexpr int kSampleParams = 6;  // the struct is this many doubles, the rows of the op's `params` tensor
+constexpr int kSampleParams = 10;  // the struct is this many doubles, the rows of the op's `params` tensor
 
 enum class SampleFlaw : int { none = 0, not_finite = 1, no_legal_token = 2, token_out_of_range = 3, bad_params = 4 };
 
@@ -33,13 +37,15 @@ struct SampleRow {
     int64_t logits_stride = 1;   // between neighbouring tokens, in elements
     const bool* mask = nullptr;  // false: illegal
     int64_t mask_stride = 1;
-    const int64_t* history = nullptr;  // tokens that repetition_penalty meets; those outside [0, vocab) are padding
+    const int64_t* history = nullptr;  // tokens that penalties meet; those outside [0, vocab) are padding
     int64_t history_size = 0;
     SampleParams params;
     int64_t seed = 0, id = 0;
     uint32_t step = 0;
-    int64_t token = -1;        // >= 0: nothing is drawn, this token is scored
-    double slope = 0;          // with `gradient`: d loss / d logprob of `token`
+    int64_t token = -1;                       // >= 0: nothing is drawn, this token is scored
+    bool entropy = false;                     // whether the entropy is asked for
+    double slope = 0;                         // with `gradient`: d loss / d logprob of `token`
+    double slope_raw = 0, slope_entropy = 0;  // d loss / d raw_logprob, d loss / d entropy
     void* gradient = nullptr;  // [vocab] floats (fp64 logits: doubles): d loss / d logits, at a fixed kept set
 };
 // Room in the fixed-point sums of probability.
@@ -50,6 +56,7 @@ struct SampleOut {
     int64_t token;
     double logprob, raw_logprob, log_kept_mass;  // of the arithmetic's precision
     SampleFlaw flaw;
+    double entropy = 0;  // of the distribution the token is drawn from, where asked for
 };
 
 // Bytes of scratch, aligned to 64, that a row needs.

@@ -1,109 +1,13 @@
 // One row: logits to a token and its log-probabilities (docs/sampling.md). Compiled once per instruction set.
 #include "decode/sample_draw.h"
-#include "decode/sample_select.h"
+#include "decode/sample_entropy.h"
+#include "decode/sample_row.h"
 
 namespace gm {
 inline namespace GM_ISA {
 namespace {
 
 constexpr int64_t kChunk = 64;
-
-// The parameters at the arithmetic's precision.
-template <class F>
-struct Filters {
-    F temperature, top_p, min_p, typical_p, penalty;
-    double top_k;
-
-    explicit Filters(const SampleParams& p)
-        : temperature(static_cast<F>(p.temperature)),
-          top_p(static_cast<F>(p.top_p)),
-          min_p(static_cast<F>(p.min_p)),
-          typical_p(static_cast<F>(p.typical_p)),
-          penalty(static_cast<F>(p.repetition_penalty)),
-          top_k(p.top_k) {}
-    bool valid() const {
-        const F infinity = F(__builtin_inff());
-        return temperature >= 0 && temperature < infinity && top_p >= 0 && top_p <= 1 && min_p >= 0 && min_p <= 1 &&
-               typical_p >= 0 && typical_p <= 1 && penalty > 0 && penalty < infinity && top_k >= 0;
-    }
-    bool cuts_k(int64_t vocab) const { return top_k >= 1 && top_k < static_cast<double>(vocab); }
-    bool any(int64_t vocab) const { return cuts_k(vocab) || top_p < 1 || min_p > 0 || typical_p < 1; }
-};
-
-float from_half(uint16_t h) {
-    const uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16, rest = h & 0x7FFF;
-    const float magnitude =
-        rest >= 0x7C00 ? bit_cast<float>(uint32_t(0x7F800000) | (rest << 13)) : bit_cast<float>(rest << 13) * 0x1p112f;
-    return bit_cast<float>(bit_cast<uint32_t>(magnitude) | sign);
-}
-
-const float* load_row(const SampleRow& row, float* room) {
-    const int64_t n = row.vocab, s = row.logits_stride;
-    if (row.type == LogitType::fp32) {
-        const auto* from = static_cast<const float*>(row.logits);
-        if (s == 1) return from;
-        for (int64_t i = 0; i < n; ++i) room[i] = from[i * s];
-    } else {
-        const auto* from = static_cast<const uint16_t*>(row.logits);
-        if (row.type == LogitType::bf16 && s == 1)
-            for (int64_t i = 0; i < n; ++i) room[i] = bit_cast<float>(static_cast<uint32_t>(from[i]) << 16);
-        else if (row.type == LogitType::bf16)
-            for (int64_t i = 0; i < n; ++i) room[i] = bit_cast<float>(static_cast<uint32_t>(from[i * s]) << 16);
-        else
-            for (int64_t i = 0; i < n; ++i) room[i] = from_half(from[i * s]);
-    }
-    return room;
-}
-const double* load_row(const SampleRow& row, double* room) {
-    const auto* from = static_cast<const double*>(row.logits);
-    if (row.logits_stride == 1) return from;
-    for (int64_t i = 0; i < row.vocab; ++i) room[i] = from[i * row.logits_stride];
-    return room;
-}
-
-template <class F>
-GM_HD x16<F> lanes_at(const F* from, int64_t at, int64_t n) {
-    return at + 16 <= n ? x16<F>::load(from + at)
-           : at < n     ? x16<F>::load_first(from + at, static_cast<int>(n - at), F(-__builtin_inff()))
-                        : x16<F>(F(-__builtin_inff()));
-}
-
-// The greatest of a row; infinity where one is NaN or +infinity.
-template <class F>
-F greatest_of(const F* x, int64_t n) {
-    using M = typename MaskOf<F>::type;
-    const x16<F> infinity{F(__builtin_inff())};
-    x16<F> top(F(-__builtin_inff()));
-    x16<M> fine(M(-1));
-    for (int64_t at = 0; at < n; at += 16) {
-        const x16<F> v = lanes_at(x, at, n);
-        fine = fine & (v < infinity);
-        top = max(v, top);
-    }
-    alignas(64) M ok[16];
-    fine.store(ok);
-    M all = -1;
-    for (const M lane : ok) all &= lane;
-    return all ? max_lanes(top) : F(__builtin_inff());
-}
-
-// What a row needs, carved from the caller's scratch.
-template <class F>
-struct Room {
-    F *x, *z;
-    Survivors<F> kept;
-
-    Room(void* scratch, int64_t vocab) {
-        char* at = static_cast<char*>(scratch);
-        const int64_t lanes = (vocab + 63) / 64 * 64;
-        const auto take = [&](auto*& to) {
-            to = reinterpret_cast<std::remove_reference_t<decltype(to)>>(at);
-            at += (lanes * static_cast<int64_t>(sizeof(*to)) + 63) / 64 * 64;
-        };
-        take(x), take(z), take(kept.z), take(kept.e), take(kept.index);
-        take(kept.key), take(kept.weight), take(kept.place);
-    }
-};
 
 template <class F>
 class Row {
@@ -160,11 +64,28 @@ class Row {
             inside = z_[token] > F(-__builtin_inff());
             kept_mass = Fixed<F>::real(mass_);
         }
+        if (draws && filters_.epsilon > 0) {
+            token = explore<F>(row_, z_, token);
+            inside = greedy ? z_[token] == top_ && token == first_at_top() : filtered ? survives(token) : true;
+        }
         out.token = token;
         out.raw_logprob = (x_[token] - x_top_) - log_positive(Fixed<F>::real(raw_mass_));
         out.log_kept_mass = filtered ? log_positive(kept_mass / Fixed<F>::real(mass_)) : F(0);
-        out.logprob = !inside ? F(-__builtin_inff()) : greedy ? F(0) : (z_[token] - top_) - log_positive(kept_mass);
-        if (row_.gradient != nullptr) fill_gradient(token, inside && !greedy, filtered, kept_mass);
+        const F policy = !inside ? F(-__builtin_inff()) : greedy ? F(0) : (z_[token] - top_) - log_positive(kept_mass);
+        Mixture<F> mixture{filters_.epsilon, filters_.epsilon > 0 ? F(count_legal(z_, n_)) : F(1)};
+        out.logprob = filters_.epsilon == 0 ? policy
+                      : z_[token] > F(-__builtin_inff())
+                          ? log_positive(mixture.of(inside ? exp_nonpositive(policy) : F(0)))
+                          : F(-__builtin_inff());
+        Entropy<F> entropy;
+        if (row_.entropy || row_.slope_entropy != 0) {
+            entropy = entropy_of(mixture, kept_mass, [&](const auto& f) { each_kept(greedy, filtered, f); });
+            out.entropy = entropy.value;
+        }
+        if (row_.gradient != nullptr)
+            fill_gradient(token, inside && !greedy, greedy, filtered, kept_mass,
+                          inside && filters_.epsilon > 0 ? mixture.share(exp_nonpositive(policy)) : F(1), mixture,
+                          entropy);
         return out;
     }
 
@@ -175,7 +96,7 @@ class Row {
         if (row_.token >= n_) return SampleFlaw::token_out_of_range;
         x_top_ = top_ = greatest_of(x_, n_);
         if (x_top_ == F(__builtin_inff())) return SampleFlaw::not_finite;
-        const bool penalised = filters_.penalty != 1 && row_.history_size > 0;
+        const bool penalised = row_.params.remembers() && row_.history_size > 0;
         const F t = filters_.temperature == 0 ? F(1) : filters_.temperature;
         if (penalised || t != 1 || row_.mask != nullptr) {
             F* z = room_.z;
@@ -183,10 +104,7 @@ class Row {
                 std::memcpy(z, x_, static_cast<size_t>(n_) * sizeof(F));
             else
                 for (int64_t i = 0; i < n_; ++i) z[i] = x_[i] / t;
-            for (int64_t h = 0; penalised && h < row_.history_size; ++h) {
-                const int64_t v = row_.history[h];
-                if (v >= 0 && v < n_) z[v] = (x_[v] > 0 ? x_[v] / filters_.penalty : x_[v] * filters_.penalty) / t;
-            }
+            if (penalised) penalise(z, t);
             if (row_.mask != nullptr)
                 for (int64_t i = 0; i < n_; ++i) z[i] = row_.mask[i * row_.mask_stride] ? z[i] : F(-__builtin_inff());
             z_ = z;
@@ -194,6 +112,37 @@ class Row {
             if (top_ == F(__builtin_inff())) return SampleFlaw::not_finite;
         }
         return top_ == F(-__builtin_inff()) ? SampleFlaw::no_legal_token : SampleFlaw::none;
+    }
+
+    void penalise(F* z, F t) {
+        int32_t* drawn = room_.kept.place;  // how often each token of history was drawn
+        for (int pass = 0; pass < 3; ++pass)
+            for (int64_t h = 0; h < row_.history_size; ++h) {
+                const int64_t v = row_.history[h];
+                if (v < 0 || v >= n_) continue;
+                if (pass == 0) {
+                    drawn[v] = 0;
+                } else if (pass == 1) {
+                    drawn[v] += static_cast<double>(h) >= filters_.prompt;
+                } else {
+                    const F x = x_[v] > 0 ? x_[v] / filters_.penalty : x_[v] * filters_.penalty;
+                    z[v] = ((x - filters_.frequency * F(drawn[v])) - (drawn[v] > 0 ? filters_.presence : F(0))) / t;
+                }
+            }
+    }
+
+    // f(index, logit - greatest, e to it) over the tokens that the filters keep.
+    template <class G>
+    void each_kept(bool greedy, bool filtered, const G& f) const {
+        if (greedy) {
+            f(first_at_top(), F(0), F(1));
+        } else if (filtered) {
+            for (int64_t i = 0; i < room_.kept.count; ++i)
+                f(room_.kept.index[i], room_.kept.z[i] - top_, room_.kept.e[i]);
+        } else {
+            for (int64_t i = 0; i < n_; ++i)
+                if (z_[i] > F(-__builtin_inff())) f(i, z_[i] - top_, exp_nonpositive(z_[i] - top_));
+        }
     }
 
     int64_t first_at_top() const {
@@ -340,12 +289,44 @@ class Row {
         return draw.token();
     }
 
-    // slope * (1 at the token - probability) * d processed / d logit; 0 where the logprob is constant.
-    void fill_gradient(int64_t token, bool depends, bool filtered, F kept_mass) {
+    // Of the logprob: slope * share * (1 at the token - probability) * d processed / d logit, 0 where it is constant;
+    // and of the entropy and the raw logprob. `share` is the policy's share of the token's probability.
+    void fill_gradient(int64_t token, bool depends, bool greedy, bool filtered, F kept_mass, F share,
+                       const Mixture<F>& mixture, const Entropy<F>& entropy) {
         F* to = static_cast<F*>(row_.gradient);
         std::memset(to, 0, static_cast<size_t>(n_) * sizeof(F));
-        if (!depends) return;
-        const F slope = static_cast<F>(row_.slope) / filters_.temperature;
+        if (depends) fill_logprob(to, token, filtered, kept_mass, share);
+        if (row_.slope_entropy != 0 && !greedy) {
+            const F slope = static_cast<F>(row_.slope_entropy) / filters_.temperature,
+                    log_kept = log_positive(kept_mass);
+            each_kept(false, filtered, [&](int64_t i, F w, F e) {
+                const F p = e / kept_mass;
+                to[i] += slope * (p * (entropy_slope(mixture, w - log_kept, p) - entropy.mean_slope));
+            });
+        }
+        if (filters_.penalty != 1 && row_.history_size > 0) {
+            F* factor = room_.z;  // the processed logits are not needed any more
+            for (int64_t i = 0; i < n_; ++i) factor[i] = 1;
+            for (int64_t h = 0; h < row_.history_size; ++h) {
+                const int64_t v = row_.history[h];
+                if (v >= 0 && v < n_) factor[v] = x_[v] > 0 ? F(1) / filters_.penalty : filters_.penalty;
+            }
+            for (int64_t i = 0; i < n_; ++i) to[i] *= factor[i];
+        }
+        if (row_.slope_raw != 0) {
+            const V slope(static_cast<F>(row_.slope_raw)), mass(Fixed<F>::real(raw_mass_));
+            for (int64_t at = 0; at < n_; at += 16) {
+                const int count = static_cast<int>(n_ - at < 16 ? n_ - at : 16);
+                const V e = exp_nonpositive(lanes_at(x_, at, n_) - V(x_top_));
+                (lanes_at(to, at, n_) - slope * (e / mass)).store_first(to + at, count);
+            }
+            to[token] += static_cast<F>(row_.slope_raw);
+        }
+    }
+
+    void fill_logprob(F* to, int64_t token, bool filtered, F kept_mass, F share) const {
+        const F slope = filters_.epsilon == 0 ? static_cast<F>(row_.slope) / filters_.temperature
+                                              : (static_cast<F>(row_.slope) / filters_.temperature) * share;
         if (filtered)
             for (int64_t i = 0; i < room_.kept.count; ++i)
                 to[room_.kept.index[i]] = -slope * (room_.kept.e[i] / kept_mass);
@@ -355,14 +336,6 @@ class Row {
                 (V(-slope) * (e / V(kept_mass))).store_first(to + at, static_cast<int>(n_ - at < 16 ? n_ - at : 16));
             }
         to[token] += slope;
-        if (filters_.penalty == 1 || row_.history_size == 0) return;
-        F* factor = room_.z;  // the processed logits are not needed any more
-        for (int64_t i = 0; i < n_; ++i) factor[i] = 1;
-        for (int64_t h = 0; h < row_.history_size; ++h) {
-            const int64_t v = row_.history[h];
-            if (v >= 0 && v < n_) factor[v] = x_[v] > 0 ? F(1) / filters_.penalty : filters_.penalty;
-        }
-        for (int64_t i = 0; i < n_; ++i) to[i] *= factor[i];
     }
 };
 

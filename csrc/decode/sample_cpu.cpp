@@ -91,7 +91,7 @@ struct Rows {
         if (history != nullptr) row.history = history + i * history_row_stride;
         row.history_size = history_size;
         const double* p = params + i * params_stride;
-        row.params = {p[0], p[1], p[2], p[3], p[4], p[5]};
+        row.params = {p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9]};
         return row;
     }
 
@@ -122,7 +122,8 @@ struct Rows {
             case SampleFlaw::bad_params:
                 fail("params: row ", i,
                      " is out of range; takes finite temperature >= 0, top_k >= 0, top_p, min_p and ",
-                     "typical_p in [0, 1], finite repetition_penalty > 0");
+                     "typical_p and epsilon in [0, 1], finite repetition_penalty > 0, finite presence and frequency "
+                     "penalties");
         }
     }
     ScalarType real() const { return type == LogitType::fp64 ? ScalarType::Double : ScalarType::Float; }
@@ -200,25 +201,83 @@ Tensor token_logprobs(const Tensor& logits, const Tensor& tokens, const Tensor& 
     return logprobs.tensor;
 }
 
-Tensor token_logprobs_backward(const Tensor& grad, const Tensor& logits, const Tensor& tokens, const Tensor& params,
-                               const Optional& mask, const Optional& history) {
+// As token_logprobs, with all that `sample` says of a token, and the entropy where asked for (else zeros).
+std::tuple<Tensor, Tensor, Tensor, Tensor> score_tokens(const Tensor& logits, const Tensor& tokens,
+                                                        const Tensor& params, const Optional& mask,
+                                                        const Optional& history, bool entropy) {
     const Rows rows(logits, params, mask, history);
     const int64_t* token = row_tokens(tokens, rows.rows);
-    check_dim("grad", grad, 1);
-    check_size("grad", grad, 0, rows.rows);
-    check_dtype("grad", grad, rows.real());
-    check_contiguous_cpu("grad", grad);
+    const Reals logprobs(rows.rows, rows.real()), raw(rows.rows, rows.real()), kept(rows.rows, rows.real()),
+        entropies(rows.rows, rows.real());
+    const SampleBody body = sample_body(rows.type);
+    rows.for_each([&](int64_t i, void* room) {
+        if (token[i] < 0) return SampleFlaw::token_out_of_range;
+        SampleRow row = rows[i];
+        row.token = token[i];
+        row.entropy = entropy;
+        const SampleOut out = body(row, room);
+        logprobs.set(i, out.logprob);
+        raw.set(i, out.raw_logprob);
+        kept.set(i, out.log_kept_mass);
+        entropies.set(i, out.entropy);
+        return out.flaw;
+    });
+    return {logprobs.tensor, raw.tensor, kept.tensor, entropies.tensor};
+}
+
+// A slope a row, of the arithmetic's precision.
+struct Slopes {
+    const void* from;
+    bool fp64;
+    Slopes(const char* name, const Tensor& t, const Rows& rows) : fp64(rows.type == LogitType::fp64) {
+        check_dim(name, t, 1);
+        check_size(name, t, 0, rows.rows);
+        check_dtype(name, t, rows.real());
+        check_contiguous_cpu(name, t);
+        from = t.data_ptr();
+    }
+    double operator[](int64_t i) const {
+        return fp64 ? static_cast<const double*>(from)[i] : static_cast<const float*>(from)[i];
+    }
+};
+
+Tensor score_tokens_backward(const Tensor& grad_logprobs, const Tensor& grad_raw, const Tensor& grad_entropy,
+                             const Tensor& logits, const Tensor& tokens, const Tensor& params, const Optional& mask,
+                             const Optional& history) {
+    const Rows rows(logits, params, mask, history);
+    const int64_t* token = row_tokens(tokens, rows.rows);
+    const Slopes slope("grad_logprobs", grad_logprobs, rows), raw("grad_raw", grad_raw, rows),
+        entropy("grad_entropy", grad_entropy, rows);
     Tensor out = torch::stable::empty({rows.rows, rows.vocab}, rows.real());
-    const bool fp64 = rows.type == LogitType::fp64;
-    const auto* slope = static_cast<const char*>(grad.data_ptr());
     auto* to = static_cast<char*>(out.data_ptr());
     const SampleBody body = sample_body(rows.type);
     rows.for_each([&](int64_t i, void* room) {
         if (token[i] < 0) return SampleFlaw::token_out_of_range;
         SampleRow row = rows[i];
         row.token = token[i];
-        row.slope = fp64 ? reinterpret_cast<const double*>(slope)[i] : reinterpret_cast<const float*>(slope)[i];
-        row.gradient = to + i * rows.vocab * (fp64 ? 8 : 4);
+        row.slope = slope[i];
+        row.slope_raw = raw[i];
+        row.slope_entropy = entropy[i];
+        row.gradient = to + i * rows.vocab * (rows.type == LogitType::fp64 ? 8 : 4);
+        return body(row, room).flaw;
+    });
+    return out;
+}
+
+Tensor token_logprobs_backward(const Tensor& grad, const Tensor& logits, const Tensor& tokens, const Tensor& params,
+                               const Optional& mask, const Optional& history) {
+    const Rows rows(logits, params, mask, history);
+    const int64_t* token = row_tokens(tokens, rows.rows);
+    const Slopes slope("grad", grad, rows);
+    Tensor out = torch::stable::empty({rows.rows, rows.vocab}, rows.real());
+    auto* to = static_cast<char*>(out.data_ptr());
+    const SampleBody body = sample_body(rows.type);
+    rows.for_each([&](int64_t i, void* room) {
+        if (token[i] < 0) return SampleFlaw::token_out_of_range;
+        SampleRow row = rows[i];
+        row.token = token[i];
+        row.slope = slope[i];
+        row.gradient = to + i * rows.vocab * (rows.type == LogitType::fp64 ? 8 : 4);
         return body(row, room).flaw;
     });
     return out;
@@ -229,6 +288,8 @@ Tensor token_logprobs_backward(const Tensor& grad, const Tensor& logits, const T
 
 STABLE_TORCH_LIBRARY_IMPL(gmkern, CPU, m) {
     m.impl("sample", TORCH_BOX(&gm::sample));
+    m.impl("score_tokens", TORCH_BOX(&gm::score_tokens));
+    m.impl("score_tokens_backward", TORCH_BOX(&gm::score_tokens_backward));
     m.impl("token_logprobs", TORCH_BOX(&gm::token_logprobs));
     m.impl("token_logprobs_backward", TORCH_BOX(&gm::token_logprobs_backward));
 }

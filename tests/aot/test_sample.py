@@ -7,7 +7,7 @@ import pytest
 from tests.aot.compiling import ARCHITECTURES, compile_triton, unpromised_instructions
 
 SAMPLE, SCORE, GRADIENT = 0, 1, 2
-POINTERS = {"mask": "*u8", "met": "*u8", "seeds": "*i64", "sample_ids": "*i64", "steps": "*i64", "params": "*fp64"}
+POINTERS = {"mask": "*u8", "met": "*i32", "seeds": "*i64", "sample_ids": "*i64", "steps": "*i64", "params": "*fp64"}
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ def test_a_bad_call_of_the_op_is_an_error():
     noise = (torch.tensor(5), torch.arange(3), torch.tensor(1))
     for bad in (
         (logits[0], params, mask, history, *noise),
-        (logits, params[:, :5].contiguous(), mask, history, *noise),
+        (logits, params[:, :9].contiguous(), mask, history, *noise),
         (logits, params.float(), mask, history, *noise),
         (logits, params, mask[:, :39], history, *noise),
         (logits, params, mask, history[:2], *noise),

@@ -45,6 +45,33 @@ def test_equals_reference(case, dtype, generator):
         assert torch.equal(again, drawn["triton"].logprobs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_exploration_and_counted_penalties(dtype, generator):
+    """Two tiles, so that the uniform choice is found in either; the gradient, too."""
+    logits = _inputs(1100, dtype, generator, ties=False)
+    params = SamplingParams(0.8, 40, repetition_penalty=1.2, presence_penalty=0.4, frequency_penalty=0.3)
+    mask = torch.rand(ROWS, 1100, generator=generator) < 0.5
+    given = {
+        "mask": mask,
+        "history": torch.randint(0, 9, (ROWS, 20), generator=generator),
+        "history_prompt": 6,
+        "epsilon": torch.tensor([0.9, 0.4]),
+    }
+    for seed in range(4):
+        ours, truth = (
+            sample(logits, params, seed=seed, sample_ids=[4, -7], step=2, backend=backend, **given)
+            for backend in ("triton", "reference")
+        )
+        assert all(torch.equal(a, b) for a, b in zip(ours, truth, strict=True))
+    assert torch.equal(token_logprobs(logits, ours.tokens, params, backend="triton", **given), ours.logprobs)
+    grads = []
+    for backend in ("triton", "reference"):
+        x = logits.clone().requires_grad_()
+        score = token_logprobs(x, ours.tokens, params, backend=backend, **given)
+        grads.append(torch.autograd.grad(score.sum(), x)[0])
+    assert relative_error(grads[0], grads[1], magnitude=1.2 / 0.8) < tolerance(dtype, 1100)
+
+
 @pytest.mark.parametrize("case", ["plain", "all"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 def test_two_tiles(case, dtype, generator):

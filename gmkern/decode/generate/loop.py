@@ -83,7 +83,7 @@ def _chunk(
     padded = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)  # [b, longest]
     ids, seed = job.sample_ids[rows].to(device), job.seed.expand(job.rows)[rows].to(device)
     params, ends = rows_of(job.params, rows), job.end_tokens.to(device)
-    remembers = bool((torch.as_tensor(params.repetition_penalty) != 1).any())
+    remembers = params.remembers
 
     live = torch.arange(count, device=device)  # rows of this chunk that still run
     fed = int(lengths.min())
@@ -101,7 +101,9 @@ def _chunk(
             tokens = done.tokens[begin + draw]
             here = rows_of(params, draw)
             history = _history(padded[draw], lengths[draw], tokens, index) if remembers else None
-            drawn, raw = _draw(logits[drawing], tokens, index, job, here, seed[draw], ids[draw], history, backend)
+            drawn, raw = _draw(
+                logits[drawing], tokens, index, job, here, seed[draw], ids[draw], history, padded.shape[1], backend
+            )
             done.tokens[begin + draw, index] = drawn.tokens
             done.logprobs[begin + draw, index] = drawn.logprobs
             done.raw_logprobs[begin + draw, index] = raw
@@ -143,6 +145,7 @@ def _draw(
     seed: Tensor,
     ids: Tensor,
     history: Tensor | None,
+    prompt: int,
     backend: str | None,
 ) -> tuple[Sample, Tensor]:
     """One token a row [b] and its raw log-probability, the hooks having had their say."""
@@ -160,7 +163,15 @@ def _draw(
             takes = f"logits [{rows}, {vocab}] of dtype {logits.dtype}"
             raise bad("logits_processor", f"a call that returned {_what(processed)}", takes, error=TypeError)
     drawn = sample(
-        processed, params, seed=seed, sample_ids=ids, step=index, mask=mask, history=history, backend=backend
+        processed,
+        params,
+        seed=seed,
+        sample_ids=ids,
+        step=index,
+        mask=mask,
+        history=history,
+        history_prompt=prompt,
+        backend=backend,
     )
     if job.logits_processor is None:
         return drawn, drawn.raw_logprobs

@@ -11,7 +11,7 @@ from torch import Tensor
 from gmkern import _backend, _validate
 from gmkern._validate import ArrayLike
 from gmkern.decode.sample import ops, reference
-from gmkern.decode.sample.params import SamplingParams
+from gmkern.decode.sample.params import COLUMNS, SamplingParams, checked_epsilon
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _MOST = (1 << 21) - 1  # tokens: room in the sums of probability
@@ -39,6 +39,8 @@ def sample(
     step: int | Tensor,
     mask: ArrayLike | None = None,
     history: ArrayLike | None = None,
+    history_prompt: int = 0,
+    epsilon: float | Tensor = 0.0,
     backend: str | None = None,
 ) -> Sample:
     """Draws one token a row from filtered logits, and says how probable it was.
@@ -54,7 +56,10 @@ def sample(
     sample_ids : [B] int64: which samples the rows belong to.
     step : int in [0, 2^32), or an int64 tensor [] or [B]: how far in its sequence each row is.
     mask : [V] or [B, V] bool; False: never drawn. It counts after penalty and temperature, and not in raw_logprobs.
-    history : [B, H] int64 tokens that ``repetition_penalty`` meets; those outside [0, V), such as -1, are padding.
+    history : [B, H] int64 tokens that penalties meet; those outside [0, V), such as -1, are padding.
+    history_prompt : how many columns of ``history`` are a prompt, which ``repetition_penalty`` alone meets.
+    epsilon : in [0, 1], or a tensor [] or [B]: the probability with which the token is a uniform choice among the n
+        legal ones instead (from stream EXPLORE). ``logprobs`` is then log((1 - epsilon) p + epsilon / n).
     backend : None, "cpu", "triton" or "reference": the same tokens and bits from all.
 
     Returns
@@ -83,7 +88,7 @@ def sample(
     device, rows = logits.device, logits.shape[0]
     given = (
         logits,
-        _params(params).packed(rows, device),
+        _packed(params, rows, device, epsilon, history_prompt),
         _mask(mask, logits),
         _history(history, logits),
         _validate.seed(seed, device, rows=rows),
@@ -105,6 +110,8 @@ def token_logprobs(
     *,
     mask: ArrayLike | None = None,
     history: ArrayLike | None = None,
+    history_prompt: int = 0,
+    epsilon: float | Tensor = 0.0,
     backend: str | None = None,
 ) -> Tensor:
     """The log-probability of given tokens under :func:`sample`'s distribution, with gradients.
@@ -118,6 +125,7 @@ def token_logprobs(
     params : :class:`SamplingParams`; tensors in it are [B]. None for the defaults.
     mask : bool, [V], [B, V] or [B, T, V].
     history : int64, [B, H] (the same at each of T) or [B, T, H].
+    history_prompt, epsilon : as in :func:`sample`.
     backend : None, "cpu", "triton" or "reference".
 
     Returns
@@ -139,13 +147,13 @@ def token_logprobs(
     tokens = _validate.tensor("tokens", tokens, dtypes=(torch.int64, torch.int32), device=device)
     if tokens.shape != lead:
         raise _validate.bad("tokens", tokens, f"shape {list(lead)}, one token for each row of logits")
-    packed = _params(params).packed(lead[0], device)
+    packed = _packed(params, lead[0], device, epsilon, history_prompt)
     masked = _mask(mask, logits)
     met = _history(history, logits)
     if len(lead) == 2:
         rows = lead[0] * lead[1]
         if packed.shape[0] != 1:
-            packed = packed[:, None].expand(*lead, 6).reshape(rows, 6)
+            packed = packed[:, None].expand(*lead, COLUMNS).reshape(rows, COLUMNS)
         masked = None if masked is None else masked.reshape(rows, vocab)
         met = None if met is None else met.reshape(rows, met.shape[-1])
     given = (logits.reshape(-1, vocab), tokens.to(torch.int64).reshape(-1).contiguous(), packed, masked, met)
@@ -171,6 +179,13 @@ def _params(params: SamplingParams | None) -> SamplingParams:
     if not isinstance(params, SamplingParams):
         raise _validate.bad("params", params, "SamplingParams or None", error=TypeError)
     return params
+
+
+def _packed(
+    params: SamplingParams | None, rows: int, device: torch.device, epsilon: float | Tensor, history_prompt: int
+) -> Tensor:
+    prompt = _validate.integer("history_prompt", history_prompt, low=0)
+    return _params(params).packed(rows, device, checked_epsilon(epsilon), prompt)
 
 
 def _mask(mask: ArrayLike | None, logits: Tensor) -> Tensor | None:

@@ -12,6 +12,8 @@ from gmkern._library import ops
 
 sample = ops.sample.default
 token_logprobs = ops.token_logprobs.default
+score_tokens = ops.score_tokens.default  # no gradient of its own: gmkern.decode.score has one in blocks
+score_tokens_backward = ops.score_tokens_backward.default
 
 _SECOND = "token_logprobs: second derivatives are not served; differentiate log_softmax of the kept logits for them"
 
@@ -48,6 +50,28 @@ def _(logits: Tensor, tokens: Tensor, params: Tensor, mask: Tensor | None, histo
 @torch.library.register_fake("gmkern::token_logprobs_backward")
 def _(
     grad: Tensor, logits: Tensor, tokens: Tensor, params: Tensor, mask: Tensor | None, history: Tensor | None
+) -> Tensor:
+    return logits.new_empty(logits.shape, dtype=_real(logits))
+
+
+@torch.library.register_fake("gmkern::score_tokens")
+def _(
+    logits: Tensor, tokens: Tensor, params: Tensor, mask: Tensor | None, history: Tensor | None, entropy: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    a, b, c, d = (logits.new_empty(logits.shape[:1], dtype=_real(logits)) for _ in range(4))
+    return a, b, c, d
+
+
+@torch.library.register_fake("gmkern::score_tokens_backward")
+def _(
+    grad_logprobs: Tensor,
+    grad_raw: Tensor,
+    grad_entropy: Tensor,
+    logits: Tensor,
+    tokens: Tensor,
+    params: Tensor,
+    mask: Tensor | None,
+    history: Tensor | None,
 ) -> Tensor:
     return logits.new_empty(logits.shape, dtype=_real(logits))
 

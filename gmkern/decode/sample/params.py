@@ -16,9 +16,9 @@ _FRACTION = {"low": 0.0, "high": 1.0}
 class SamplingParams:
     """The penalty, temperature and filters of :func:`sample`; neutral values, the defaults, leave each one out.
 
-    They apply in this order: ``repetition_penalty``, ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``typical_p``,
-    each filter on what the one before left. Each field is a number, or a tensor [B] (or []) on logits' device with a
-    value for each row; a row's values never affect another row.
+    They apply in this order: ``repetition_penalty``, ``frequency_penalty``, ``presence_penalty``, ``temperature``,
+    ``top_k``, ``top_p``, ``min_p``, ``typical_p``, each filter on what the one before left. Each field is a
+    number, or a tensor [B] (or []) on logits' device with a value for each row; a row's values never affect another row.
 
     Attributes
     ----------
@@ -30,6 +30,8 @@ class SamplingParams:
     typical_p : in [0, 1]. Keeps the smallest set of tokens whose surprise -log p is nearest the entropy and whose mass
         reaches typical_p of what min-p left, at least one.
     repetition_penalty : finite, > 0. Logits of tokens in ``history`` are divided by it if positive, multiplied if not.
+    presence_penalty : finite. Subtracted from the logits of tokens drawn before: in ``history``, past its prompt.
+    frequency_penalty : finite. Subtracted from them once for each time a token was drawn.
 
     Raises
     ------
@@ -48,6 +50,8 @@ class SamplingParams:
     min_p: float | Tensor = 0.0
     typical_p: float | Tensor = 1.0
     repetition_penalty: float | Tensor = 1.0
+    presence_penalty: float | Tensor = 0.0
+    frequency_penalty: float | Tensor = 0.0
 
     def __post_init__(self) -> None:
         for name, limits in (
@@ -56,6 +60,8 @@ class SamplingParams:
             ("min_p", _FRACTION),
             ("typical_p", _FRACTION),
             ("repetition_penalty", {"above": 0.0}),
+            ("presence_penalty", {}),
+            ("frequency_penalty", {}),
         ):
             value = getattr(self, name)
             if isinstance(value, Tensor):
@@ -67,18 +73,45 @@ class SamplingParams:
         else:
             _validate.integer("top_k", self.top_k, low=0)
 
-    def packed(self, rows: int, device: torch.device) -> Tensor:
-        """The fields as float64 [1, 6], or [rows, 6] where one is a tensor: what the ops take."""
-        values = [getattr(self, field.name) for field in fields(self)]
+    @property
+    def remembers(self) -> bool:
+        """Whether some row's penalties ask what came before."""
+        return any(
+            bool((torch.as_tensor(value) != neutral).any())
+            for value, neutral in (
+                (self.repetition_penalty, 1.0),
+                (self.presence_penalty, 0.0),
+                (self.frequency_penalty, 0.0),
+            )
+        )
+
+    def packed(self, rows: int, device: torch.device, epsilon: float | Tensor = 0.0, prompt: int = 0) -> Tensor:
+        """What the ops take: float64 [1, 10], or [rows, 10] where a value is a tensor.
+
+        The fields in their order, then ``epsilon`` (the probability of a uniform choice among the legal tokens), and
+        ``prompt`` (how many columns of history are a prompt, which only the repetition penalty meets).
+        """
+        names = [*(f"params.{field.name}" for field in fields(self)), "epsilon", "history_prompt"]
+        values = [*(getattr(self, field.name) for field in fields(self)), epsilon, prompt]
         if not any(isinstance(value, Tensor) for value in values):
             return torch.tensor([[float(value) for value in values]], dtype=torch.float64, device=device)
         columns = []
-        for field, value in zip(fields(self), values, strict=True):
+        for name, value in zip(names, values, strict=True):
             if isinstance(value, Tensor):
-                value = _validate.tensor(f"params.{field.name}", value, device=device)
+                value = _validate.tensor(name, value, device=device)
                 if value.ndim == 1 and value.shape[0] not in (1, rows):
-                    raise _validate.bad(f"params.{field.name}", value, f"a number, or shape [] or [{rows}]")
+                    raise _validate.bad(name, value, f"a number, or shape [] or [{rows}]")
                 columns.append(value.to(torch.float64).expand(rows))
             else:
                 columns.append(torch.full((rows,), float(value), dtype=torch.float64, device=device))
         return torch.stack(columns, 1)
+
+
+COLUMNS = len(fields(SamplingParams)) + 2  # of packed parameters
+
+
+def checked_epsilon(epsilon: float | Tensor) -> float | Tensor:
+    """``epsilon``, a number in [0, 1] or a tensor [] or [B], whose values are checked where they are used."""
+    if isinstance(epsilon, Tensor):
+        return _validate.tensor("epsilon", epsilon, ndim=(0, 1), dtypes=(torch.float32, torch.float64))
+    return _validate.number("epsilon", epsilon, **_FRACTION)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gmkern.random import reference as noise
-from gmkern.random.streams import TOKEN
+from gmkern.random.streams import EXPLORE, TOKEN
 
 _EXP_32 = tuple(map(float.fromhex, ("0x1.6d10fep-10", "0x1.120b64p-7", "0x1.55551ap-5", "0x1.5554dep-3", "0x1p-1")))
 _EXP_64 = tuple(
@@ -107,7 +107,7 @@ def _share(part: Tensor, whole: Mass) -> Mass:
 
 
 class Params(NamedTuple):
-    """The columns of ``params`` [1 or B, 6] float64, each [B or 1, 1] in the arithmetic's precision."""
+    """The columns of ``params`` [1 or B, 10] float64, each [B or 1, 1] in the arithmetic's precision."""
 
     temperature: Tensor
     top_k: Tensor
@@ -115,13 +115,17 @@ class Params(NamedTuple):
     min_p: Tensor
     typical_p: Tensor
     repetition_penalty: Tensor
+    presence_penalty: Tensor
+    frequency_penalty: Tensor
+    epsilon: Tensor
+    prompt: Tensor
 
     @staticmethod
     def of(params: Tensor, dtype: torch.dtype) -> Params:
-        return Params(*(params[:, i : i + 1].to(torch.float64 if i == 1 else dtype) for i in range(6)))
+        return Params(*(params[:, i : i + 1].to(torch.float64 if i in (1, 9) else dtype) for i in range(10)))
 
     def valid(self) -> Tensor:
-        fractions = torch.cat((self.top_p, self.min_p, self.typical_p), 1)
+        fractions = torch.cat((self.top_p, self.min_p, self.typical_p, self.epsilon), 1)
         return (
             ((fractions >= 0) & (fractions <= 1)).all(1, keepdim=True)
             & torch.isfinite(self.temperature)
@@ -129,14 +133,19 @@ class Params(NamedTuple):
             & (self.top_k >= 0)
             & torch.isfinite(self.repetition_penalty)
             & (self.repetition_penalty > 0)
+            & torch.isfinite(self.presence_penalty)
+            & torch.isfinite(self.frequency_penalty)
+            & (self.prompt >= 0)
         )
 
 
 def processed(x: Tensor, p: Params, mask: Tensor | None, history: Tensor | None) -> Tensor:
-    """Logits x [B, V] (float32 or float64) after penalty, temperature and mask; -inf where illegal. Differentiable."""
+    """Logits x [B, V] (float32 or float64) after penalties, temperature and mask; -inf where illegal."""
     if history is not None:
         met = met_before(history, x.shape[1])
         x = torch.where(met, torch.where(x > 0, x / p.repetition_penalty, x * p.repetition_penalty), x)
+        drawn = drawn_before(history, p.prompt, x.shape[1]).to(x.dtype)
+        x = (x - p.frequency_penalty * drawn) - torch.where(drawn > 0, p.presence_penalty, 0.0)
     x = x / torch.where(p.temperature == 0, 1.0, p.temperature).to(x.dtype)
     return x if mask is None else torch.where(mask, x, float("-inf"))
 
@@ -146,6 +155,14 @@ def met_before(history: Tensor, vocab: int) -> Tensor:
     inside = (history >= 0) & (history < vocab)
     met = torch.zeros(history.shape[0], vocab + 1, dtype=torch.bool, device=history.device)
     return met.scatter_(1, torch.where(inside, history, vocab), True)[:, :vocab]
+
+
+def drawn_before(history: Tensor, prompt: Tensor, vocab: int) -> Tensor:
+    """[B, V] int64: how often each token stands in history [B, H] past its first ``prompt`` [1 or B, 1] columns."""
+    past = torch.arange(history.shape[1], device=history.device) >= prompt
+    inside = (history >= 0) & (history < vocab) & past
+    counts = torch.zeros(history.shape[0], vocab + 1, dtype=torch.int64, device=history.device)
+    return counts.scatter_add_(1, torch.where(inside, history, vocab), inside.long())[:, :vocab]
 
 
 def _prefix(key: Tensor, e: Tensor, kept: Tensor, part: Tensor) -> Tensor:
@@ -188,6 +205,8 @@ class Parts(NamedTuple):
     log_kept_mass: Tensor
     greedy: Tensor
     fine: Tensor
+    legal: Tensor
+    epsilon: Tensor
 
 
 def parts(logits: Tensor, params: Tensor, mask: Tensor | None, history: Tensor | None) -> Parts:
@@ -209,7 +228,7 @@ def parts(logits: Tensor, params: Tensor, mask: Tensor | None, history: Tensor |
         noise.log_positive(mass(exp_nonpositive(x - x_top)).real()),
         noise.log_positive(part),
         torch.where(greedy, 0.0, noise.log_positive(part / whole)),
-        greedy, fine.expand(x.shape[0], 1),
+        greedy, fine.expand(x.shape[0], 1), z > float("-inf"), p.epsilon,
     )  # fmt: skip
 
 
@@ -222,7 +241,24 @@ def first_greatest(x: Tensor) -> Tensor:
 def _logprob(row: Parts, tokens: Tensor) -> Tensor:
     value = (row.z.gather(1, tokens) - row.top) - row.log_kept
     value = torch.where(row.greedy, 0.0, value)
-    return torch.where(row.kept.gather(1, tokens), value, float("-inf"))
+    value = torch.where(row.kept.gather(1, tokens), value, float("-inf"))
+    mixed = torch.where(row.legal.gather(1, tokens), noise.log_positive(_mixture(row, value)), float("-inf"))
+    return torch.where(row.epsilon > 0, mixed, value)
+
+
+def _mixture(row: Parts, logprob: Tensor) -> Tensor:
+    """(1 - epsilon) p + epsilon / (number of legal tokens), for tokens of log-probability ``logprob`` in the policy."""
+    count = row.legal.sum(1, keepdim=True).to(logprob.dtype)
+    return (1 - row.epsilon) * exp_nonpositive(logprob) + row.epsilon / count
+
+
+def _explored(row: Parts, epsilon: Tensor, seed: Tensor, sample_ids: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether rows choose uniformly, and the legal token that they would choose so: each [B, 1]."""
+    words = noise.words(seed, sample_ids, step, 2, EXPLORE)
+    place = row.legal.cumsum(1)
+    chosen = (words[:, 1:] * place[:, -1:]) >> 32
+    token = (place <= chosen).sum(1, keepdim=True).clamp_max(place.shape[1] - 1)
+    return words[:, :1].double() < epsilon * 2.0**32, token
 
 
 def sample(
@@ -242,6 +278,8 @@ def sample(
     row = parts(logits, params, mask, history)
     gumbel = noise.gumbel(seed, sample_ids, step, logits.shape[1], TOKEN, row.z.dtype)
     tokens = first_greatest(torch.where(row.kept, row.z + gumbel, float("-inf")))
+    explores, uniform = _explored(row, params[:, 8:9], seed, sample_ids, step)
+    tokens = torch.where(explores, uniform, tokens)
     raw = (row.x.gather(1, tokens) - row.x_top) - row.log_raw
     nan = float("nan")
     return (
@@ -268,17 +306,75 @@ def token_logprobs_backward(
     grad: Tensor, logits: Tensor, tokens: Tensor, params: Tensor, mask: Tensor | None, history: Tensor | None
 ) -> Tensor:
     """As the op ``gmkern::token_logprobs_backward``: d loss / d logits [B, V] at a fixed kept set."""
+    return score_tokens_backward(grad, None, None, logits, tokens, params, mask, history)
+
+
+def score_tokens(
+    logits: Tensor, tokens: Tensor, params: Tensor, mask: Tensor | None, history: Tensor | None, entropy: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As the op ``gmkern::score_tokens``: logprobs, raw_logprobs, log_kept_mass and entropy (0 if not asked for)."""
     if logits.shape[0] == 0:
-        return logits.new_empty(logits.shape, dtype=grad.dtype)
+        real = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        a, b, c, d = (logits.new_empty(0, dtype=real) for _ in range(4))
+        return a, b, c, d
     row = parts(logits, params, mask, history)
     inside = ((tokens >= 0) & (tokens < logits.shape[1]))[:, None]
     at = torch.where(inside, tokens[:, None], 0)
-    depends = row.fine & inside & ~row.greedy & row.kept.gather(1, at)
+    raw = (row.x.gather(1, at) - row.x_top) - row.log_raw
+    spread = _entropy(row)[0] if entropy else torch.zeros_like(raw)
+    fine = row.fine & inside
+    a, b, c, d = (
+        torch.where(fine, value, float("nan"))[:, 0] for value in (_logprob(row, at), raw, row.log_kept_mass, spread)
+    )
+    return a, b, c, d
+
+
+def _policy(row: Parts) -> tuple[Tensor, Tensor]:
+    """The policy's p and log p [B, V], 0 and 0 for tokens that are not kept."""
+    log = torch.where(row.kept, torch.where(row.greedy, 0.0, (row.z - row.top) - row.log_kept), float("-inf"))
+    return torch.exp(log), torch.where(row.kept, log, 0.0)
+
+
+def _entropy(row: Parts) -> tuple[Tensor, Tensor]:
+    """The entropy [B, 1] of what a token is drawn from, and its gradient by processed logits [B, V]."""
+    p, log = _policy(row)
+    uniform = row.epsilon / row.legal.sum(1, keepdim=True)
+    q = torch.where(row.legal, (1 - row.epsilon) * p + uniform, 0.0)
+    log_q = torch.where(row.epsilon > 0, torch.log(torch.where(q > 0, q, 1.0)), log)
+    slope = -(1 - row.epsilon) * log_q  # up to what all tokens have in common
+    gradient = p * (slope - (p * slope).sum(1, keepdim=True))
+    return -(q * log_q).sum(1, keepdim=True), torch.where(row.greedy, 0.0, gradient)
+
+
+def score_tokens_backward(
+    grad_logprobs: Tensor,
+    grad_raw: Tensor | None,
+    grad_entropy: Tensor | None,
+    logits: Tensor,
+    tokens: Tensor,
+    params: Tensor,
+    mask: Tensor | None,
+    history: Tensor | None,
+) -> Tensor:
+    """As the op ``gmkern::score_tokens_backward``: d loss / d logits [B, V] at a fixed kept set."""
+    if logits.shape[0] == 0:
+        return logits.new_empty(logits.shape, dtype=grad_logprobs.dtype)
+    row = parts(logits, params, mask, history)
+    inside = ((tokens >= 0) & (tokens < logits.shape[1]))[:, None]
+    at = torch.where(inside, tokens[:, None], 0)
     p = Params.of(params, row.z.dtype)
-    share = torch.where(row.kept, torch.exp((row.z - row.top) - row.log_kept), 0.0)
-    slope = grad[:, None] / torch.where(row.greedy, 1.0, p.temperature).to(row.z.dtype)
-    out = (-slope * share).scatter_add(1, at, slope.expand(at.shape))
+    depends = row.fine & inside & ~row.greedy & row.kept.gather(1, at)
+    policy = (row.z.gather(1, at) - row.top) - row.log_kept
+    weight = torch.where(p.epsilon > 0, (1 - p.epsilon) * exp_nonpositive(policy) / _mixture(row, policy), 1.0)
+    slope = torch.where(depends, grad_logprobs[:, None] * weight, 0.0)
+    out = (-slope * torch.where(depends, _policy(row)[0], 0.0)).scatter_add(1, at, slope)
+    if grad_entropy is not None:
+        out = out + grad_entropy[:, None] * _entropy(row)[1]
+    out = out / torch.where(row.greedy, 1.0, p.temperature).to(row.z.dtype)
     if history is not None:
         factor = torch.where(row.x > 0, 1.0 / p.repetition_penalty, p.repetition_penalty)
         out = torch.where(met_before(history, row.x.shape[1]), out * factor, out)
-    return torch.where(row.fine, torch.where(depends, out, 0.0), float("nan"))
+    if grad_raw is not None:
+        share = torch.exp((row.x - row.x_top) - row.log_raw)
+        out = (out - grad_raw[:, None] * share).scatter_add(1, at, grad_raw[:, None])
+    return torch.where(row.fine & inside, out, float("nan"))

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gmkern.decode.sample import reference
-from gmkern.random.streams import TOKEN
+from gmkern.random.streams import EXPLORE, TOKEN
 from gmkern.random.triton_kernels import (
     gumbel_from_word,
     gumbels,
@@ -26,6 +26,8 @@ from gmkern.random.triton_kernels import (
 )
 
 _TOKEN = tl.constexpr(TOKEN)
+_EXPLORE = tl.constexpr(EXPLORE)
+_WORDS = tl.constexpr(2.0**32)
 _EXP_32 = tl.constexpr(reference._EXP_32)
 _EXP_64 = tl.constexpr(reference._EXP_64)
 _INVERSE_LOG2_32 = tl.constexpr(float.fromhex("0x1.715476p+0"))
@@ -331,6 +333,25 @@ def draw(
 
 
 @triton.jit
+def explore(z_row, vocab, token, chance, legal, seed, sample_id, step, TILE: tl.constexpr):
+    """``token``, or with probability ``chance`` a uniform choice among the ``legal`` tokens that are not -inf."""
+    k0, k1 = noise_key(seed, _EXPLORE)
+    w0, w1, _w2, _w3 = noise_block(k0, k1, sample_id, step, tl.zeros((2,), tl.uint32))
+    first = tl.max(w0.to(tl.int64), axis=0)  # the same in both lanes
+    chosen = (tl.max(w1.to(tl.int64), axis=0) * legal.to(tl.int64)) >> 32
+    if first.to(tl.float64) < chance * _WORDS:
+        before = legal.to(tl.int64) * 0
+        for start in range(0, vocab, TILE):
+            z, index = load_tile(z_row, start, vocab, TILE)
+            here = z > float("-inf")
+            place = before + tl.cumsum(here.to(tl.int64), axis=0) - 1
+            found = tl.max(tl.where(here & (place == chosen), index, -1), axis=0)
+            token = tl.where(found >= 0, found, token)
+            before += tl.sum(here.to(tl.int64), axis=0)
+    return token
+
+
+@triton.jit
 def sample_kernel(
     logits, params, mask, met, seeds, sample_ids, steps, scratch,
     tokens, logprobs, raw_logprobs, log_kept_mass, slopes, gradient,
@@ -347,9 +368,15 @@ def sample_kernel(
     min_p = tl.load(p + 3).to(number)
     typical_p = tl.load(p + 4).to(number)
     penalty = tl.load(p + 5).to(number)
+    presence = tl.load(p + 6).to(number)
+    frequency = tl.load(p + 7).to(number)
+    chance = tl.load(p + 8)
+    epsilon = chance.to(number)
     infinity = float("inf")
     fine = (temperature >= 0) & (temperature < infinity) & (top_k >= 0) & (penalty > 0) & (penalty < infinity)
     fine = fine & (top_p >= 0) & (top_p <= 1) & (min_p >= 0) & (min_p <= 1) & (typical_p >= 0) & (typical_p <= 1)
+    fine = fine & (epsilon >= 0) & (epsilon <= 1) & (tl.load(p + 9) >= 0)
+    fine = fine & (presence > -infinity) & (presence < infinity) & (frequency > -infinity) & (frequency < infinity)
     greedy = temperature == 0
     divisor = tl.where(greedy, 1.0, temperature)
     x_row = logits + row * row_stride
@@ -365,8 +392,10 @@ def sample_kernel(
         x = tl.load(x_row + index.to(tl.int64) * stride, mask=here, other=float("-inf")).to(number)
         z = x
         if HAS_MET:
-            seen = tl.load(met + row * vocab + index, mask=here, other=0) != 0
+            past = tl.load(met + row * vocab + index, mask=here, other=0)
+            seen = (past & 1) != 0
             z = tl.where(seen, tl.where(x > 0, divide(x, tl.zeros_like(x) + penalty), x * penalty), x)
+            z = (z - frequency * (past >> 1).to(number)) - tl.where(past > 1, presence, 0.0)
         z = divide(z, tl.zeros_like(z) + divisor)
         if HAS_MASK:
             legal = tl.load(mask + row * mask_row_stride + index.to(tl.int64) * mask_stride, mask=here, other=0) != 0
@@ -407,7 +436,8 @@ def sample_kernel(
                 raw_low += gl
         all_high, all_low = total(high, low)
         kept_high, kept_low = all_high, all_low
-        count = tl.sum(legal_count, axis=0).to(tl.float64)
+        legal_tokens = tl.sum(legal_count, axis=0)
+        count = legal_tokens.to(tl.float64)
 
         # 3: the cuts
         cut = order_bits(top * 0.0 + float("-inf"))
@@ -457,6 +487,12 @@ def sample_kernel(
                     tl.load(seeds + row * seed_stride), tl.load(sample_ids + row), tl.load(steps + row * step_stride),
                     FP64, TILE,
                 )  # fmt: skip
+            if chance > 0:
+                token = explore(
+                    z_row, vocab, token, chance, legal_tokens,
+                    tl.load(seeds + row * seed_stride), tl.load(sample_ids + row), tl.load(steps + row * step_stride),
+                    TILE,
+                )  # fmt: skip
         z_token = tl.load(z_row + token)
         inside = keeps(z_token, token, top, cut, place, near, near_place, mean, True)
         kept = real(kept_high, kept_low, FP64)
@@ -464,9 +500,13 @@ def sample_kernel(
         if greedy:
             inside = token == tl.min(first, axis=0)
             logprob = top * 0.0
+        policy = exp_nonpositive(logprob)
+        uniform = divide(epsilon, tl.zeros_like(epsilon) + legal_tokens.to(number))
         if MODE == 2:
             slope = tl.where(inside & (temperature > 0), tl.load(slopes + row), 0.0)
             slope = divide(slope, divisor)
+            if chance > 0:
+                slope *= divide((1 - epsilon) * policy, (1 - epsilon) * policy + uniform)
             for start in range(0, vocab, TILE):
                 z, index = load_tile(z_row, start, vocab, TILE)
                 weight = tl.where(
@@ -476,12 +516,16 @@ def sample_kernel(
                 d = tl.where(slope == 0, 0.0, d)
                 if HAS_MET:
                     x = tl.load(x_row + index.to(tl.int64) * stride, mask=index < vocab, other=0.0).to(number)
-                    seen = tl.load(met + row * vocab + index, mask=index < vocab, other=0) != 0
+                    seen = (tl.load(met + row * vocab + index, mask=index < vocab, other=0) & 1) != 0
                     shrunk = divide(d, tl.zeros_like(d) + penalty)
                     d = tl.where(seen, tl.where(x > 0, shrunk, d * penalty), d)
                 tl.store(gradient + row * vocab + index, d, mask=index < vocab)
         else:
-            tl.store(logprobs + row, tl.where(inside, logprob, float("-inf")))
+            logprob = tl.where(inside, logprob, float("-inf"))
+            if chance > 0:
+                mixed = log_positive((1 - epsilon) * tl.where(inside, policy, 0.0) + uniform)
+                logprob = tl.where(z_token > float("-inf"), mixed, float("-inf"))
+            tl.store(logprobs + row, logprob)
         if MODE == 0:
             raw_high_sum, raw_low_sum = total(raw_high, raw_low)
             x_token = tl.load(x_row + token.to(tl.int64) * stride).to(number)
@@ -516,13 +560,16 @@ def _launch(
     if rows == 0:
         return
     fp64 = logits.dtype == torch.float64
-    met = None if history is None or history.shape[1] == 0 else reference.met_before(history, vocab).contiguous()
+    met = None  # 2 * (how often drawn) + (whether met)
+    if history is not None and history.shape[1] > 0:
+        seen = reference.met_before(history, vocab).to(torch.int32)
+        met = (2 * reference.drawn_before(history, params[:, 9:], vocab).to(torch.int32) + seen).contiguous()
     scratch = logits.new_empty((rows, vocab), dtype=torch.float64 if fp64 else torch.float32)
     seed, ids, step = noise or (None, None, None)
     masked = None if mask is None else mask.view(torch.uint8)
     with torch.cuda.device_of(logits):
         sample_kernel[(rows,)](
-            logits, params, masked, None if met is None else met.view(torch.uint8), seed, ids, step, scratch, *outs,
+            logits, params, masked, met, seed, ids, step, scratch, *outs,
             vocab, logits.stride(0), logits.stride(1), 0 if params.shape[0] == 1 else params.stride(0),
             0 if mask is None else mask.stride(0), 0 if mask is None else mask.stride(1),
             int(seed is not None and seed.numel() > 1), int(step is not None and step.numel() > 1),
