@@ -14,6 +14,7 @@ _NEEDS = {
     "jinja2": "jinja2",
     "matplotlib": "matplotlib",
     "sklearn": "scikit-learn",
+    "PIL": "pillow",
 }
 
 

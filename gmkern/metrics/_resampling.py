@@ -14,7 +14,7 @@ GENERATED, TRAIN, HOLDOUT, FRECHET, KID_FIRST, KID_SECOND = range(6)
 def with_replacement(n: int, first: int, count: int, *, seed: int, purpose: int) -> Tensor:
     """Resamples ``first`` to ``first + count - 1``: [count, n] int64 row numbers below n, drawn with replacement."""
     u = uniform(seed, torch.arange(first, first + count), purpose, n, stream=BOOTSTRAP, dtype=torch.float64)
-    return (u * n).long().clamp_(max=n - 1)  # u < 1, but its product may round up to n
+    return (u * n).long()  # u <= 1 - 2^-53, and n times that rounds below n
 
 
 def subset(n: int, size: int, number: int, *, seed: int, purpose: int) -> Tensor:

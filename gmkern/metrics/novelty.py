@@ -11,7 +11,7 @@ from torch import Tensor
 from gmkern import _validate
 from gmkern._validate import ArrayLike
 from gmkern.metrics._samples import samples
-from gmkern.neighbors.knn import knn
+from gmkern.neighbors.knn import KNN, knn
 
 
 class Novelty(NamedTuple):
@@ -81,11 +81,7 @@ def novelty(
     x = samples("generated", generated, like=("train", y))
     tolerance = _validate.number("tolerance", tolerance, low=0)
     h = None if holdout is None else samples("holdout", holdout, like=("train", y))
-    found = knn(x, y, 2, backend=backend)
-    distance, second = found.distances.T.contiguous()
-    nearest = found.indices[:, 0].clone()
-    copy = distance == 0
-    ratio = torch.where(copy, 0.0, distance / torch.where(copy, 1.0, second))
+    distance, nearest, ratio = nearest_and_ratio(knn(x, y, 2, backend=backend))
     c_t = None
     if h is not None:
         c_t = _copying_score(distance.detach(), knn(h.detach(), y.detach(), backend=backend).distances[:, 0])
@@ -97,6 +93,14 @@ def novelty(
         c_t=c_t,
         duplicates=int((distance <= tolerance).sum()),
     )
+
+
+def nearest_and_ratio(found: KNN) -> tuple[Tensor, Tensor, Tensor]:
+    """Distance, index and distance ratio [N] of the nearest, from the two nearest."""
+    distance, second = found.distances.T.contiguous()
+    copy = distance == 0
+    ratio = torch.where(copy, 0.0, distance / torch.where(copy, 1.0, second))
+    return distance, found.indices[:, 0].clone(), ratio
 
 
 def _authenticity(distance: Tensor, nearest: Tensor, train: Tensor, backend: str | None) -> float:

@@ -4,7 +4,7 @@ Needs the extra "cli": ``pip install 'gmkern[cli]'``.
 """
 
 from gmkern.report.page import Cell, Page, Picture, Section, Table, write
-from gmkern.report.pictures import Bars, Drawn, bars, histograms, pairs
+from gmkern.report.pictures import Bars, Drawn, bars, histograms, lines, pairs
 
 __all__ = [
     "Bars",
@@ -16,6 +16,7 @@ __all__ = [
     "Table",
     "bars",
     "histograms",
+    "lines",
     "pairs",
     "write",
 ]

@@ -44,8 +44,11 @@ def in_both(draw: Callable[[Theme], Figure]) -> Drawn:
 
 
 def pairs(left: np.ndarray, right: np.ndarray, notes: Sequence[str], *, columns: int = 5, highest: float) -> Drawn:
-    """Images [N, H, W] of ``left`` each beside that of ``right``, a note below each pair; ``highest`` is ink."""
-    count, height, width = left.shape
+    """Images of ``left`` each beside that of ``right``, a note below each pair.
+
+    Images are [N, H, W], where 0 is paper and ``highest`` ink, or colours [N, H, W, 3] from 0 to 1.
+    """
+    count, height, width = left.shape[:3]
     rows = -(-count // columns)
     gap, below = 0.14 * width, 0.46 * height  # between the two of a pair; for the note
     across, down = 2 * width + 4 * gap, height + below
@@ -79,7 +82,7 @@ def pairs(left: np.ndarray, right: np.ndarray, notes: Sequence[str], *, columns:
 
 def histograms(values: Mapping[str, np.ndarray], *, bins: int, across: str) -> Drawn:
     """The shares of several sets of numbers, as outlines over one axis that begins at 0."""
-    edges = np.linspace(0, max(float(one.max()) for one in values.values()), bins + 1)
+    edges = np.linspace(0, max(float(one.max()) for one in values.values()) or 1.0, bins + 1)
 
     def draw(theme: Theme) -> Figure:
         figure = _figure(theme, 4.6, 2.5)
@@ -93,6 +96,32 @@ def histograms(values: Mapping[str, np.ndarray], *, bins: int, across: str) -> D
         axes.set_yticks([])
         axes.set_xlabel(across, color=theme.quiet)
         axes.legend(frameon=False, labelcolor=theme.ink, loc="upper right")
+        return figure
+
+    return in_both(draw)
+
+
+def lines(
+    at: Sequence[float], solid: Mapping[str, Sequence[float]], dashed: Mapping[str, Sequence[float]], *, across: str
+) -> Drawn:
+    """Shares, from 0 to 1, at the numbers ``at``; dashed lines have the colour of the solid one of their name."""
+
+    def draw(theme: Theme) -> Figure:
+        figure = _figure(theme, 4.6, 2.8)
+        axes = _axes(figure, theme, (0.09, 0.18, 0.89, 0.7))
+        for (name, shares), hue in zip(solid.items(), theme.hues[1:], strict=False):
+            axes.plot(at, shares, color=hue, linewidth=2, marker="o", markersize=4, label=name, clip_on=False)
+            if name in dashed:
+                axes.plot(at, dashed[name], color=hue, linewidth=1.2, linestyle="--", clip_on=False)
+        axes.set_xscale("log")
+        axes.set_xticks(list(at), [f"{one:g}" for one in at])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(0, 1)
+        axes.grid(axis="y", color=theme.line, linewidth=0.6)
+        axes.set_xlabel(across, color=theme.quiet)
+        axes.legend(
+            frameon=False, labelcolor=theme.ink, ncols=len(solid), loc="lower left", bbox_to_anchor=(-0.02, 1.0)
+        )
         return figure
 
     return in_both(draw)
