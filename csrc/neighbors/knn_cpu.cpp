@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "neighbors/screen.h"
+#include "neighbors/tree_build.h"
 
 namespace gm {
 namespace {
@@ -47,19 +48,21 @@ void run_direct(const T* queries, const T* references, const Points& p, const Ro
         });
 }
 
-enum class Method : int64_t { automatic = 0, direct = 1, screened = 2 };
+enum class Method : int64_t { automatic = 0, direct = 1, screened = 2, tree = 3 };
 
 template <class F, class T>
 void knn_rows(const T* queries, const T* references, const Points& p, int64_t k, bool root, bool exclude_self,
               int64_t block_rows, Method method, F* distances, int64_t* indices) {
     const auto write = [&](int64_t row, auto* keys, int64_t count) {
-        keep_smallest(keys, count, k);
+        if (count > k) keep_smallest(keys, count, k);
         std::sort(keys, keys + k);
         for (int64_t i = 0; i < k; ++i) {
             distances[row * k + i] = key_distance(keys[i]);
             indices[row * k + i] = key_index(keys[i]);
         }
     };
+    if (method == Method::tree || (method == Method::automatic && tree_pays(p, k)))
+        return run_tree<F>(queries, references, p, k, root, exclude_self, write);
     Rows chosen{nullptr, p.queries};
     std::vector<int64_t> left;
     if (method == Method::screened || (method == Method::automatic && screening_pays(p, k))) {
@@ -76,8 +79,9 @@ std::tuple<Tensor, Tensor> knn(const Tensor& queries, const Tensor& references, 
     GM_CHECK(block_rows >= 0, "block_rows: got ", block_rows, "; takes 0 or a number of rows");
     GM_CHECK(k >= 1 && k <= p.references - exclude_self, "k: got ", k, "; takes 1 to ", p.references - exclude_self,
              exclude_self ? ", the references but for the query itself" : ", the number of references");
-    GM_CHECK(method >= 0 && method <= 2, "method: got ", method, "; takes 0, 1 or 2");
+    GM_CHECK(method >= 0 && method <= 3, "method: got ", method, "; takes 0 to 3");
     GM_CHECK(method != 2 || screening_can(p, k), "method: got 2; takes it for 17 to 2^15 coordinates and k <= 224");
+    GM_CHECK(method != 3 || tree_can(p), "method: got 3; takes it for up to ", kTreeWidth, " coordinates");
     return with_points("queries", queries, [&](const auto* x) {
         using T = std::decay_t<decltype(*x)>;
         using F = std::conditional_t<std::is_same_v<T, double>, double, float>;

@@ -100,5 +100,5 @@ def test_the_op_says_what_it_cannot_screen() -> None:
     for x, k in ((torch.zeros(5, 16), 1), (torch.zeros(300, 20), 225)):
         with pytest.raises(RuntimeError, match="method: "):
             search(x, x, k, SCREENED)
-    with pytest.raises(RuntimeError, match="method: got 3"):
-        search(torch.zeros(5, 20), torch.zeros(5, 20), 1, 3)
+    with pytest.raises(RuntimeError, match="method: got 4"):
+        search(torch.zeros(5, 20), torch.zeros(5, 20), 1, 4)

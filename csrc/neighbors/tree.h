@@ -1,0 +1,44 @@
+// A tree of boxes over points of few coordinates: what its launcher and its bodies share. See docs/neighbors.md.
+//
+// Points lie in groups of 16, in an order in which groups are compact. Sixteen groups are the children of a node of
+// level 0, sixteen nodes of level l the children of one of level l + 1; the top level has one node. A node holds the
+// boxes of its children, lane = child.
+#pragma once
+
+#include "neighbors/neighbors.h"
+
+namespace gm {
+
+constexpr int kTreeLevels = 8;           // 16^8 groups are more than there can be
+constexpr int64_t kTreeWidth = 8;        // coordinates at most
+constexpr int64_t kTreeSortedKeys = 16;  // up to this k, a query's keys are kept in order
+
+template <class F>
+struct Tree {
+    const F* points;              // [groups, width, 16]; the last group is filled up with copies of its last point
+    const uint32_t* index;        // [groups, 16]
+    int64_t count, width;         // points, coordinates
+    int levels;                   // of nodes, at least 1
+    const F* boxes[kTreeLevels];  // of level l: [nodes, 2, width, 16], least and largest coordinates of the children
+    const uint32_t* firsts[kTreeLevels];  // of level l: [nodes, 16], least index below the children
+};
+
+template <class F>
+struct TreeSearch {
+    using Key = typename KeyOf<F>::type;
+    const Tree<F>* tree;
+    const F* queries;       // [count, width]
+    const int64_t* selves;  // [count]: the reference that is the query itself and does not count, or null
+    int64_t count, k;
+    bool root;         // keys hold sqrt(d^2) (euclidean), not d^2
+    Key* keys;         // room for max(k, capacity)
+    int64_t capacity;  // of a reservoir, where k > kTreeSortedKeys
+    // Takes the `found` >= k keys of query `row`; the k smallest, in order, where k <= kTreeSortedKeys.
+    void (*done)(const void* context, int64_t row, Key* keys, int64_t found);
+    const void* context;
+};
+
+GM_DECLARE_ISA(void, tree_search_fp32, (const TreeSearch<float>&))
+GM_DECLARE_ISA(void, tree_search_fp64, (const TreeSearch<double>&))
+
+}  // namespace gm

@@ -1,0 +1,204 @@
+// The search in a tree of boxes, nearest boxes first. Compiled once per instruction set.
+#include "neighbors/select.h"
+#include "neighbors/sweep.h"
+#include "neighbors/tree.h"
+
+namespace gm {
+inline namespace GM_ISA {
+namespace {
+
+template <class F>
+struct Limits;
+template <>
+struct Limits<float> {
+    static constexpr float unit = 0x1p-24f, least = __FLT_MIN__, infinity = __builtin_inff();
+};
+template <>
+struct Limits<double> {
+    static constexpr double unit = 0x1p-53, least = __DBL_MIN__, infinity = __builtin_inf();
+};
+
+// No square beyond it has a root that rounds to `distance` or less.
+template <class F>
+GM_HD F square_limit(F distance) {
+    return distance == F(0) ? F(0) : distance * distance * (F(1) + 8 * Limits<F>::unit) + Limits<F>::least;
+}
+
+// The squared distance to each of sixteen points, in the written order.
+template <int W, class F>
+GM_HD x16<F> squares_to(const F* x, const F* points) {
+    x16<F> v[W];
+#pragma GCC unroll 8
+    for (int d = 0; d < W; ++d) {
+        const x16<F> e = x16<F>(x[d]) - x16<F>::load(points + d * kGroup);
+        v[d] = e * e;
+    }
+    return sum_variables<W>(v);
+}
+
+// The same for the nearest point of each of sixteen boxes: rounding is monotone, so no computed square of a point in
+// the box is below it.
+template <int W, class F>
+GM_HD x16<F> squares_to_boxes(const F* x, const F* boxes) {
+    x16<F> v[W];
+#pragma GCC unroll 8
+    for (int d = 0; d < W; ++d) {
+        const x16<F> at(x[d]), least = x16<F>::load(boxes + d * kGroup), most = x16<F>::load(boxes + (W + d) * kGroup);
+        const x16<F> e = max(max(least - at, at - most), x16<F>(F(0)));
+        v[d] = e * e;
+    }
+    return sum_variables<W>(v);
+}
+
+// Bit i: values[i] < bound.
+GM_HD uint32_t bits_below(const uint32_t* values, int64_t bound) {
+    uint32_t bits = 0;
+    for (int i = 0; i < kGroup; ++i) bits |= static_cast<uint32_t>(values[i] < bound) << i;
+    return bits;
+}
+
+// The lane of the smallest value among those of `bits`, which are not 0.
+template <class F>
+GM_HD int nearest_lane(const F* values, uint32_t bits) {
+    int best = __builtin_ctz(bits);
+    for (bits &= bits - 1; bits != 0; bits &= bits - 1) {
+        const int lane = __builtin_ctz(bits);
+        best = values[lane] < values[best] ? lane : best;
+    }
+    return best;
+}
+#if defined(__AVX512F__)
+GM_HD int nearest_lane(const float* values, uint32_t bits) {
+    if ((bits & (bits - 1)) == 0) return __builtin_ctz(bits);
+    const __m512 v = _mm512_load_ps(values);
+    const __mmask16 mask = static_cast<__mmask16>(bits);
+    return __builtin_ctz(_mm512_mask_cmpeq_ps_mask(mask, v, _mm512_set1_ps(_mm512_mask_reduce_min_ps(mask, v))));
+}
+#endif
+
+// The candidates of one query. Points come in no order of their index: keys decide, ties included.
+template <class F>
+struct Nearest {
+    using Key = typename KeyOf<F>::type;
+    const TreeSearch<F>& s;
+    int64_t self;
+    int64_t count = 0;
+    F limit = Limits<F>::infinity;  // no square beyond it can matter
+
+    void admit(const uint32_t* index, uint32_t bits, const F* squares) {
+        Key* keys = s.keys;
+        const bool sorted = s.k <= kTreeSortedKeys;
+        if (s.k == 1 && count == 0 && bits != 0) {  // the nearest first: the others then mostly fail
+            const int lane = nearest_lane(squares, bits);
+            if (index[lane] != self) {
+                insert(make_key(s.root ? sqrt(squares[lane]) : squares[lane], index[lane]));
+                bits &= ~(1u << lane);
+            }
+        }
+        for (; bits != 0; bits &= bits - 1) {
+            const int lane = __builtin_ctz(bits);
+            if (squares[lane] > limit || index[lane] == self) continue;
+            const Key key = make_key(s.root ? sqrt(squares[lane]) : squares[lane], index[lane]);
+            if (sorted) {
+                insert(key);
+                continue;
+            }
+            keys[count++] = key;
+            if (count < s.capacity) continue;
+            keep_smallest(keys, count, s.k);
+            count = s.k;
+            draw_in();
+        }
+    }
+
+    int64_t kth_index() const { return key_index(s.keys[s.k - 1]); }
+
+ private:
+    void insert(Key key) {
+        Key* keys = s.keys;
+        if (count == s.k && !(key < keys[s.k - 1])) return;
+        int64_t i = count < s.k ? count++ : s.k - 1;
+        for (; i > 0 && key < keys[i - 1]; --i) keys[i] = keys[i - 1];
+        keys[i] = key;
+        if (count == s.k) draw_in();
+    }
+    void draw_in() {
+        const F kth = key_distance(s.keys[s.k - 1]);
+        limit = s.root ? square_limit(kth) : kth;
+    }
+};
+
+template <int W, class F>
+void search(const TreeSearch<F>& s) {
+    const Tree<F>& t = *s.tree;
+    struct Frame {  // a node whose children are being visited
+        alignas(64) F bounds[kGroup];
+        uint32_t left;
+        int64_t first;  // its first child
+    };
+    Frame frames[kTreeLevels];
+    int64_t children[kTreeLevels];  // of all nodes of a level
+    children[0] = (t.count + kGroup - 1) / kGroup;
+    for (int level = 1; level < t.levels; ++level) children[level] = (children[level - 1] + kGroup - 1) / kGroup;
+    const auto first_bits = [](int64_t n) { return n < kGroup ? (1u << n) - 1 : 0xffffu; };
+    for (int64_t row = 0; row < s.count; ++row) {
+        const F* x = s.queries + row * W;
+        Nearest<F> nearest{s, s.selves != nullptr ? s.selves[row] : -1};
+        const auto open = [&](int level, int64_t node) {
+            Frame& f = frames[level];
+            squares_to_boxes<W>(x, t.boxes[level] + node * 2 * W * kGroup).store(f.bounds);
+            f.first = node * kGroup;
+            f.left = first_bits(children[level] - f.first);
+        };
+        int level = t.levels - 1;
+        open(level, 0);
+        while (level < t.levels) {
+            Frame& f = frames[level];
+            f.left &= bits_le(x16<F>::load(f.bounds), x16<F>(nearest.limit));
+            if (nearest.limit == F(0))  // k copies: another is nearer by its index alone
+                f.left &= bits_below(t.firsts[level] + f.first, nearest.kth_index());
+            if (f.left == 0) {
+                ++level;
+                continue;
+            }
+            const int lane = nearest_lane(f.bounds, f.left);
+            f.left &= ~(1u << lane);
+            const int64_t child = f.first + lane;
+            if (level > 0) {
+                open(--level, child);
+                continue;
+            }
+            const x16<F> squares = squares_to<W>(x, t.points + child * W * kGroup);
+            const uint32_t bits = bits_le(squares, x16<F>(nearest.limit)) & first_bits(t.count - child * kGroup);
+            if (bits == 0) continue;
+            alignas(64) F square[kGroup];
+            squares.store(square);
+            nearest.admit(t.index + child * kGroup, bits, square);
+        }
+        s.done(s.context, row, s.keys, nearest.count);
+    }
+}
+
+template <class F>
+void search_any(const TreeSearch<F>& s) {
+    switch (s.tree->width) {
+        case 1:
+            return search<1>(s);
+        case 2:
+            return search<2>(s);
+        case 3:
+            return search<3>(s);
+        case 4:
+            return search<4>(s);
+        default:
+            return search<8>(s);
+    }
+}
+
+}  // namespace
+
+void tree_search_fp32(const TreeSearch<float>& s) { search_any(s); }
+void tree_search_fp64(const TreeSearch<double>& s) { search_any(s); }
+
+}  // namespace GM_ISA
+}  // namespace gm
