@@ -34,12 +34,26 @@ OWNERS: tuple[Owner, ...] = (
         ("sample",),
         "rows of reductions, which Triton schedules well, and no nvcc is needed",
     ),
-    Owner("decode.token_logprobs", "cpu", "triton", ("token_logprobs", "token_logprobs_backward"), "as above"),
+    Owner(
+        "decode.token_logprobs",
+        "cpu",
+        "triton",
+        ("token_logprobs", "token_logprobs_backward", "score_tokens", "score_tokens_backward"),
+        "as above",
+    ),
     Owner(
         "decode.generate",
         "cpu",
         "reference",
-        ("fingerprint", "pack_transformer", "packed_transformer_size", "transformer_logits", "generate_steps"),
+        (
+            "fingerprint",
+            "pack_transformer",
+            "packed_transformer_size",
+            "transformer_logits",
+            "transformer_hidden",
+            "transformer_head",
+            "generate_steps",
+        ),
         "the whole step, all layers, in one call; no GPU engine yet",
     ),
     Owner(

@@ -23,6 +23,10 @@ struct GenerateJob {
     int64_t *tokens, *lengths;
     float *logprobs, *raw_logprobs, *log_kept_mass;
     bool* finished;
+    int64_t* order;  // rows as they are done
+    const float* prefix_cache;
+    int64_t prefix_room;  // the positions of each beginning's cache
+    const int64_t *prefix_of, *prefix_lengths;
 
     int64_t prompt_length(int64_t row) const { return prompt_ptr[row + 1] - prompt_ptr[row]; }
     int64_t token(int64_t row, int64_t at) const {
@@ -76,7 +80,8 @@ class Group {
         engine_.run(scratch_, rows_.data(), static_cast<int64_t>(rows_.size()), spread);
         for (size_t begin = 0; begin < ready_.size(); begin += kLogitRows) {
             const int64_t count = std::min<int64_t>(static_cast<int64_t>(ready_.size() - begin), kLogitRows);
-            engine_.logits(scratch_, ready_.data() + begin, count, spread);
+            engine_.final_norm(scratch_, ready_.data() + begin, count);
+            engine_.head(scratch_, count, spread);
             const int64_t* slots = ready_slot_.data() + begin;
             const auto draw_some = [&](int64_t from, int64_t to) {
                 for (int64_t i = from; i < to; ++i) outcomes_[static_cast<size_t>(i)] = draw(slots[i], i);
@@ -100,7 +105,7 @@ class Group {
         for (const int64_t s : mine_) {
             if (slots_[s].row < 0) {
                 const int64_t row = next.load() < job_.rows ? next.fetch_add(1) : job_.rows;
-                if (row < job_.rows) slots_[s] = {row, 0};
+                if (row < job_.rows) slots_[s] = {row, begin_with_prefix(row, s)};
             }
             occupied += slots_[s].row >= 0;
         }
@@ -118,6 +123,15 @@ class Group {
                 ready_slot_.push_back(s);
             }
         }
+    }
+
+    // Copies what a row's siblings have cached of their prompt; how many tokens that is.
+    int64_t begin_with_prefix(int64_t row, int64_t slot) const {
+        const int64_t prefix = job_.prefix_of[row];
+        if (prefix < 0) return 0;
+        const int64_t count = job_.prefix_lengths[prefix];
+        engine_.copy_cache(job_.prefix_cache, job_.prefix_room, prefix, slot, count);
+        return count;
     }
 
     SampleOut draw(int64_t slot, int64_t at) const {
@@ -154,7 +168,7 @@ class Group {
             if (!job_.add(row, out.token)) return;
         }
         slots_[slot].row = -1;
-        counts.done.fetch_add(1);
+        job_.order[counts.done.fetch_add(1)] = row;
     }
 
     const Engine& engine_;
@@ -196,7 +210,7 @@ T* write(const char* name, const Tensor& t, ScalarType dtype, int64_t size) {
 }
 
 void check_job(const GenerateJob& job, const TransformerShape& s, const Tensor& prompts, int64_t room,
-               const Tensor& slots) {
+               const Tensor& slots, int64_t prefixes) {
     const int64_t n = job.rows;
     GM_CHECK(job.prompt_ptr[0] == 0 && job.prompt_ptr[n] == prompts.numel(), "prompt_ptr: does not span prompts");
     for (int64_t i = 0; i < n; ++i) {
@@ -208,6 +222,14 @@ void check_job(const GenerateJob& job, const TransformerShape& s, const Tensor& 
             const int64_t token = job.token(i, at);
             GM_CHECK(token >= 0 && token < s.vocab, "prompts: got ", token, "; takes ids in [0, ", s.vocab, ")");
         }
+    }
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t prefix = job.prefix_of[i];
+        if (prefix < 0) continue;
+        GM_CHECK(prefix < prefixes && job.prefix_lengths[prefix] >= 0 &&
+                     job.prefix_lengths[prefix] < job.prompt_length(i) &&
+                     job.prefix_lengths[prefix] <= std::min(job.prefix_room, room),
+                 "prefix_of: row ", i, " does not fit prefix ", prefix);
     }
     const Slot* slot = reinterpret_cast<const Slot*>(slots.const_data_ptr<int64_t>());
     for (int64_t i = 0; i < slots.size(0); ++i) {
@@ -221,7 +243,8 @@ void check_job(const GenerateJob& job, const TransformerShape& s, const Tensor& 
 void generate_steps(const Tensor& packed, const Tensor& turns, Tensor cache, const Tensor& prompts,
                     const Tensor& prompt_ptr, const Tensor& end_tokens, const Tensor& seed, const Tensor& sample_ids,
                     const Tensor& params, Tensor slots, Tensor progress, Tensor tokens, Tensor lengths, Tensor logprobs,
-                    Tensor raw_logprobs, Tensor log_kept_mass, Tensor finished, int64_t steps,
+                    Tensor raw_logprobs, Tensor log_kept_mass, Tensor finished, Tensor order,
+                    const Tensor& prefix_cache, const Tensor& prefix_of, const Tensor& prefix_lengths, int64_t steps,
                     const std::vector<int64_t>& shape, double eps) {
     const Engine engine = make_engine(packed, turns, cache, transformer_shape(shape, eps));
     check_dim("tokens", tokens, 2);
@@ -244,12 +267,25 @@ void generate_steps(const Tensor& packed, const Tensor& turns, Tensor cache, con
         write<float>("logprobs", logprobs, kFloat, n * length),
         write<float>("raw_logprobs", raw_logprobs, kFloat, n * length),
         write<float>("log_kept_mass", log_kept_mass, kFloat, n * length),
-        write<bool>("finished", finished, ScalarType::Bool, n)};
+        write<bool>("finished", finished, ScalarType::Bool, n),
+        write<int64_t>("order", order, kLong, n),
+        read<float>("prefix_cache", prefix_cache, kFloat, prefix_cache.numel()),
+        prefix_cache.dim() == 5 ? prefix_cache.size(3) : 0,
+        read<int64_t>("prefix_of", prefix_of, kLong, n),
+        read<int64_t>("prefix_lengths", prefix_lengths, kLong, prefix_lengths.numel())};
+    check_dim("prefix_cache", prefix_cache, 5);
+    for (const int axis : {1, 2, 4}) check_size("prefix_cache", prefix_cache, axis, cache.size(axis));
+    check_size("prefix_lengths", prefix_lengths, 0, prefix_cache.size(0));
     check_size("slots", slots, 0, cache.size(0));
     auto* slot = reinterpret_cast<Slot*>(write<int64_t>("slots", slots, kLong, 2 * cache.size(0)));
     int64_t* reached = write<int64_t>("progress", progress, kLong, 4);
-    check_job(job, engine.shape(), prompts, std::min(cache.size(3), engine.shape().max_len), slots);
-    GM_CHECK(reached[0] >= 0 && reached[0] <= n, "progress: got ", reached[0], "; takes 0 to ", n);
+    check_job(job, engine.shape(), prompts, std::min(cache.size(3), engine.shape().max_len), slots,
+              prefix_cache.size(0));
+    int64_t taken = 0;
+    for (int64_t s = 0; s < cache.size(0); ++s) taken += slot[s].row >= 0;
+    GM_CHECK(reached[0] >= 0 && reached[0] <= n && reached[1] >= 0 && reached[1] + taken <= reached[0],
+             "progress: got ", reached[0], " rows begun and ", reached[1], " done with ", taken,
+             " in slots; takes as many as there are, up to ", n);
     const int64_t vocab = engine.shape().vocab;
     GM_CHECK(vocab <= kSampleVocab, "shape: got a vocabulary of ", vocab, "; takes at most ", kSampleVocab);
 

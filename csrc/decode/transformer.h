@@ -12,7 +12,7 @@
 namespace gm {
 
 enum class NormKind : int64_t { rms = 0, layer = 1 };
-enum class Activation : int64_t { swiglu = 0, geglu = 1, gelu = 2, gelu_tanh = 3, relu = 4, silu = 5 };
+enum class Activation : int64_t { swiglu = 0, geglu = 1, gelu = 2, gelu_tanh = 3, relu = 4, silu = 5, geglu_tanh = 6 };
 enum class PositionKind : int64_t { rope = 0, learned = 1, none = 2 };
 
 constexpr int64_t kLanes = 16;
@@ -24,9 +24,15 @@ struct TransformerShape {
     Activation activation;
     PositionKind position;
     bool qk_norm;
+    int64_t rotary;  // the dimensions of a head that rope turns, its first ones
+    bool parallel;   // the MLP reads what attention reads
+    int64_t window;  // the latest positions that a query sees; 0: all
     float eps;
 
-    bool gated() const { return activation == Activation::swiglu || activation == Activation::geglu; }
+    bool gated() const {
+        return activation == Activation::swiglu || activation == Activation::geglu ||
+               activation == Activation::geglu_tanh;
+    }
     int64_t qkv() const { return (heads + 2 * kv_heads) * head_dim; }
     // The cache of one sequence is [layers, kv_heads, length, head_dim + value_width()] floats; a head's part holds its
     // keys as [length / 16][head_dim][16], then its values as [length][value_width()].
@@ -43,9 +49,13 @@ enum class Epilogue : int64_t {
     gelu_tanh = 3,
     relu = 4,
     silu = 5,
-    store = 6,
-    add = 7
+    geglu_tanh = 6,
+    store = 7,
+    add = 8
 };
+inline bool is_gated(Epilogue kind) {
+    return kind == Epilogue::swiglu || kind == Epilogue::geglu || kind == Epilogue::geglu_tanh;
+}
 struct LinearArgs {
     const float *x, *weight, *bias;
     float* out;
@@ -65,18 +75,18 @@ struct NormArgs {
 // 1/sqrt(head_dim), keys and values written to the cache at `position`.
 struct HeadsArgs {
     float* qkv;
-    const float *q_norm, *k_norm, *turn;  // null where the model has none; turn: head_dim/2 cosines, then sines
+    const float *q_norm, *k_norm, *turn;  // null where the model has none; turn: rotary/2 cosines, then sines
     float* cache;                         // this layer's part of this sequence's cache
-    int64_t heads, kv_heads, head_dim, length, position;
+    int64_t heads, kv_heads, head_dim, rotary, length, position;
     float eps;
 };
 
-// The queries of one row that share a key head, over positions 0 to `position`.
+// The queries of one row that share a key head, over positions `first` to `position`.
 struct AttendArgs {
     const float* q;  // [group, head_dim], scaled
     const float* cache;
     float *out, *scores;  // out [group, head_dim]; scores: room for lanes_up(position + 1) floats
-    int64_t group, head_dim, length, position;
+    int64_t group, head_dim, length, first, position;
 };
 
 GM_DECLARE_ISA(void, linear_panels, (const LinearArgs&, int64_t, int64_t))

@@ -47,9 +47,12 @@ GM_HD void gather(const float* weight, const float* values, int64_t width, int64
     }
 }
 
-void attend(const float* q, const float* cache, float* out, float* scores, int64_t d, int64_t length, int64_t count) {
-    const int64_t width = lanes_up(d), blocks = (count + kLanes - 1) / kLanes;
-    int64_t b = 0;
+// Positions [first, count); scores[0] is that of the first position of first's block.
+void attend(const float* q, const float* cache, float* out, float* scores, int64_t d, int64_t length, int64_t first,
+            int64_t count) {
+    const int64_t width = lanes_up(d), begin = first / kLanes, blocks = (count + kLanes - 1) / kLanes;
+    int64_t b = begin;
+    scores -= begin * kLanes;
     for (; b + 4 <= blocks; b += 4) score<4>(q, cache + b * d * kLanes, d, scores + b * kLanes);
     for (; b < blocks; ++b) score<1>(q, cache + b * d * kLanes, d, scores + b * kLanes);
 
@@ -58,28 +61,33 @@ void attend(const float* q, const float* cache, float* out, float* scores, int64
     const i32x16 past = lane >= i32x16(static_cast<int32_t>(count - (blocks - 1) * kLanes));
     float* last = scores + (blocks - 1) * kLanes;
     select(past, never, f32x16::load(last)).store(last);  // positions that do not exist yet
+    float* head = scores + begin * kLanes;
+    const i32x16 before = lane < i32x16(static_cast<int32_t>(first - begin * kLanes));
+    if (first % kLanes != 0) select(before, never, f32x16::load(head)).store(head);  // positions out of the window
     f32x16 most = never;
-    for (b = 0; b < blocks; ++b) most = max(f32x16::load(scores + b * kLanes), most);
+    for (b = begin; b < blocks; ++b) most = max(f32x16::load(scores + b * kLanes), most);
     const f32x16 top(max_lanes(most));
     f32x16 total(0.0f);
-    for (b = 0; b < blocks; ++b) {
+    for (b = begin; b < blocks; ++b) {
         const f32x16 e = fast_exp(f32x16::load(scores + b * kLanes) - top);
         e.store(scores + b * kLanes);
         total = total + e;
     }
     const f32x16 scale(1.0f / sum_lanes(total));
-    const float* values = cache + length * d;
+    const int64_t from = begin * kLanes;  // a multiple of 4: a value's chain is that of its position
+    const float* values = cache + length * d + from * width;
     int64_t column = 0;
     for (; column + 2 * kLanes <= width; column += 2 * kLanes)
-        gather<2>(scores, values + column, width, count, scale, out + column, d - column);
-    if (column < width) gather<1>(scores, values + column, width, count, scale, out + column, d - column);
+        gather<2>(scores + from, values + column, width, count - from, scale, out + column, d - column);
+    if (column < width) gather<1>(scores + from, values + column, width, count - from, scale, out + column, d - column);
 }
 
 }  // namespace
 
 void attend_row(const AttendArgs& a) {
     for (int64_t g = 0; g < a.group; ++g)
-        attend(a.q + g * a.head_dim, a.cache, a.out + g * a.head_dim, a.scores, a.head_dim, a.length, a.position + 1);
+        attend(a.q + g * a.head_dim, a.cache, a.out + g * a.head_dim, a.scores, a.head_dim, a.length, a.first,
+               a.position + 1);
 }
 
 }  // namespace GM_ISA

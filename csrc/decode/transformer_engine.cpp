@@ -92,7 +92,7 @@ Engine::Engine(const TransformerShape& shape, const float* packed, const float* 
 
 void Engine::linear(const PackedLinear& m, const float* x, int64_t x_stride, float* out, int64_t rows, Epilogue kind,
                     bool spread) const {
-    const bool gated = kind == Epilogue::swiglu || kind == Epilogue::geglu;
+    const bool gated = is_gated(kind);
     const LinearArgs args{x,    packed_ + m.weight, packed_ + m.bias,
                           out,  x_stride,           gated ? m.outputs / 2 : m.outputs,
                           rows, m.inputs,           kind};
@@ -124,19 +124,23 @@ void Engine::attention(EngineScratch& s, int64_t layer, const TokenRow* rows, in
         for (int64_t r = begin; r < end; ++r)
             place_body_({s.qkv.data() + r * qkv, l.q_norm < 0 ? nullptr : packed_ + l.q_norm,
                          l.k_norm < 0 ? nullptr : packed_ + l.k_norm,
-                         turns_ ? turns_ + rows[r].position * m.head_dim : nullptr, part(rows[r]), m.heads, m.kv_heads,
-                         m.head_dim, length_, rows[r].position, m.eps});
+                         turns_ ? turns_ + rows[r].position * m.rotary : nullptr, part(rows[r]), m.heads, m.kv_heads,
+                         m.head_dim, m.rotary, length_, rows[r].position, m.eps});
     });
 
+    const auto first = [&](const TokenRow& r) {
+        return m.window > 0 && r.position >= m.window ? r.position - m.window + 1 : 0;
+    };
     int64_t work = 0;
-    for (int64_t r = 0; r < count; ++r) work += 2 * attended * (rows[r].position + 1);
+    for (int64_t r = 0; r < count; ++r) work += 2 * attended * (rows[r].position + 1 - first(rows[r]));
     const int64_t group = m.heads / m.kv_heads;
     share(spread, count * m.kv_heads, work, [&](int64_t begin, int64_t end) {
         float* scores = scores_room(length_);
         for (int64_t i = begin; i < end; ++i) {
             const int64_t r = i / m.kv_heads, h = i % m.kv_heads, at = h * group * m.head_dim;
             attend_body_({s.qkv.data() + r * qkv + at, part(rows[r]) + h * head_floats_,
-                          s.attended.data() + r * attended + at, scores, group, m.head_dim, length_, rows[r].position});
+                          s.attended.data() + r * attended + at, scores, group, m.head_dim, length_, first(rows[r]),
+                          rows[r].position});
         }
     });
 }
@@ -159,17 +163,32 @@ void Engine::run(EngineScratch& s, const TokenRow* rows, int64_t count, bool spr
         norm(l.before_attention, s.x.data(), s.normed.data(), count, spread);
         linear(l.qkv, s.normed.data(), width, s.qkv.data(), count, Epilogue::store, spread);
         attention(s, i, rows, count, spread);
+        if (m.parallel) norm(l.before_mlp, s.x.data(), s.normed.data(), count, spread);  // of x as attention read it
         linear(l.out, s.attended.data(), attended, s.x.data(), count, Epilogue::add, spread);
-        norm(l.before_mlp, s.x.data(), s.normed.data(), count, spread);
+        if (!m.parallel) norm(l.before_mlp, s.x.data(), s.normed.data(), count, spread);
         linear(l.up, s.normed.data(), width, s.hidden.data(), count, static_cast<Epilogue>(m.activation), spread);
         linear(l.down, s.hidden.data(), lanes_up(m.ff), s.x.data(), count, Epilogue::add, spread);
     }
 }
 
-void Engine::logits(EngineScratch& s, const int64_t* which, int64_t count, bool spread) const {
+void Engine::copy_cache(const float* others, int64_t room, int64_t prefix, int64_t slot, int64_t count) const {
+    const int64_t d = shape_.head_dim, values = shape_.value_width(), heads = shape_.layers * shape_.kv_heads;
+    for (int64_t h = 0; h < heads; ++h) {
+        const float* from = others + (prefix * heads + h) * room * (d + values);
+        float* to = cache_ + (slot * heads + h) * head_floats_;
+        std::copy_n(from, lanes_up(count) * d, to);
+        std::copy_n(from + room * d, count * values, to + length_ * d);
+    }
+}
+
+void Engine::final_norm(EngineScratch& s, const int64_t* which, int64_t count) const {
     const int64_t width = lanes_up(shape_.width);
     for (int64_t i = 0; i < count; ++i)
         norm(layout_.norm, s.x.data() + which[i] * width, s.normed.data() + i * width, 1, false);
+}
+
+void Engine::head(EngineScratch& s, int64_t count, bool spread) const {
+    const int64_t width = lanes_up(shape_.width);
     linear(layout_.head, s.normed.data(), width, s.logits.data(), count, Epilogue::store, spread);
 }
 

@@ -41,14 +41,19 @@ struct EngineScratch {
 
 class Engine {
  public:
-    // turns: [length][head_dim], or null; cache: [slots][layers][kv_heads][length][head_dim + value_width].
+    // turns: [length][rotary], or null; cache: [slots][layers][kv_heads][length][head_dim + value_width].
     Engine(const TransformerShape& shape, const float* packed, const float* turns, float* cache, int64_t length);
 
     // Writes the rows' keys and values to the cache and leaves their hidden states in scratch.x. Rows of one slot stand
     // in the order of their positions. `spread`: share the work of each layer among threads.
     void run(EngineScratch&, const TokenRow* rows, int64_t count, bool spread) const;
-    // scratch.logits[i] = the logits after row which[i]; their stride is lanes_up(vocab).
-    void logits(EngineScratch&, const int64_t* which, int64_t count, bool spread) const;
+    // scratch.normed[i] = the last norm of row which[i], as the head takes it.
+    void final_norm(EngineScratch&, const int64_t* which, int64_t count) const;
+    // scratch.logits[i] = the logits of scratch.normed[i]; their stride is lanes_up(vocab).
+    void head(EngineScratch&, int64_t count, bool spread) const;
+
+    // Copies the first `count` positions of cache number `prefix` of others, `room` positions long each, to a slot.
+    void copy_cache(const float* others, int64_t room, int64_t prefix, int64_t slot, int64_t count) const;
 
     const TransformerShape& shape() const { return shape_; }
     const PackedLayout& layout() const { return layout_; }

@@ -24,6 +24,7 @@ f32x16 activate(Epilogue kind, f32x16 x) {
         case Epilogue::gelu:
             return gelu(x);
         case Epilogue::gelu_tanh:
+        case Epilogue::geglu_tanh:
             return gelu_tanh(x);
         case Epilogue::relu:
             return relu(x);
@@ -34,7 +35,7 @@ f32x16 activate(Epilogue kind, f32x16 x) {
 
 __attribute__((noinline)) void finish(const LinearArgs& a, const float* sums, int64_t row, int64_t panel, int rows,
                                       int panels) {
-    const bool gated = a.epilogue == Epilogue::swiglu || a.epilogue == Epilogue::geglu;
+    const bool gated = is_gated(a.epilogue);
     for (int r = 0; r < rows; ++r) {
         const float* from = sums + r * panels * kLanes;
         float* to = a.out + (row + r) * a.out_stride;

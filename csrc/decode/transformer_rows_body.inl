@@ -65,7 +65,7 @@ void place_heads(const HeadsArgs& a) {
         const bool query = h < a.heads;
         const float* weight = query ? a.q_norm : a.k_norm;
         if (weight) norm(head, weight, nullptr, head, d, NormKind::rms, a.eps);
-        if (a.turn) turn_head(head, a.turn, d / 2);
+        if (a.turn) turn_head(head, a.turn, a.rotary / 2);
         if (query) {
             for (int64_t i = 0; i < d; ++i) head[i] *= scale;
         } else {

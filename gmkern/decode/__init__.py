@@ -1,16 +1,19 @@
 """Decoding: batched autoregressive sampling with log-probabilities a trainer can trust."""
 
-from gmkern.decode.generate import Generation, generate
+from gmkern.decode.generate import FinishedRow, Generation, Guidance, generate, generate_stream
 from gmkern.decode.sample import Sample, SamplingParams, sample, token_logprobs
 from gmkern.decode.transformer import Transformer, TransformerConfig
 
 __all__ = [
+    "FinishedRow",
     "Generation",
+    "Guidance",
     "Sample",
     "SamplingParams",
     "Transformer",
     "TransformerConfig",
     "generate",
+    "generate_stream",
     "sample",
     "token_logprobs",
 ]

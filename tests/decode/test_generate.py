@@ -28,7 +28,7 @@ def test_logits_against_float64(name, generator):
     model = build(name)
     tokens = torch.randint(0, 17, (3, 40), generator=generator)
     steps = EngineSteps(model)
-    steps.open(3, 40)
+    steps.open(torch.arange(3), 40)
     live = torch.arange(3)
     got = torch.stack(
         [steps.feed(tokens[:, :20], live)] + [steps.feed(tokens[:, i : i + 1], live) for i in range(20, 40)]

@@ -49,6 +49,10 @@ def step_arguments(model, steps=3):
         "raw_logprobs": torch.zeros(3, 6, dtype=floats),
         "log_kept_mass": torch.zeros(3, 6, dtype=floats),
         "finished": torch.zeros(3, dtype=torch.bool),
+        "order": torch.zeros(3, dtype=ints),
+        "prefix_cache": packed.new_cache(model.config, 1, 1).zero_(),
+        "prefix_of": torch.tensor([-1, 0, -1]),
+        "prefix_lengths": torch.tensor([1]),
         "steps": steps,
         "shape": weights.shape,
         "eps": weights.eps,
@@ -61,6 +65,9 @@ def test_opcheck():
     torch.library.opcheck(ops.fingerprint, (plain,))
     torch.library.opcheck(ops.pack_transformer, (plain, packed.shape_of(model.config)))
     torch.library.opcheck(ops.transformer_logits, tuple(feed_arguments(model)))
+    torch.library.opcheck(ops.transformer_hidden, tuple(feed_arguments(model)))
+    weights = packed.pack(model)
+    torch.library.opcheck(ops.transformer_head, (weights.weights, torch.randn(5, 24), weights.shape))
     torch.library.opcheck(ops.generate_steps, tuple(step_arguments(model).values()))
 
 
@@ -75,9 +82,9 @@ def test_each_instruction_set(isa, generator):
         model = Transformer(config)
         model.load_state_dict(state)
         steps = EngineSteps(model)
-        steps.open(1, 30)
+        steps.open(torch.arange(1), 30)
         fed = torch.cat([steps.feed(tokens[:, i : i + 1], torch.arange(1)) for i in range(30)])
-        steps.open(1, 30)
+        steps.open(torch.arange(1), 30)
         whole = steps.feed(tokens, torch.arange(1))
         rows = generate(model, n=20, max_new_tokens=12, seed=3, end_token=2)
         one = generate(model, n=1, sample_ids=[13], max_new_tokens=12, seed=3, end_token=2)
@@ -108,6 +115,23 @@ def test_a_fingerprint_sees_any_one_byte(generator):
             tensor[at] ^= 16
     assert int(ops.fingerprint(tensors)) == before
     assert int(ops.fingerprint(tensors[::-1])) != before
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_head_of_hidden_states_is_the_logits(name):
+    model = build(name)
+    arguments = feed_arguments(model)
+    logits = ops.transformer_logits(*arguments)
+    hidden = ops.transformer_hidden(*arguments)
+    assert torch.equal(ops.transformer_head(arguments[0], hidden, arguments[7]), logits)
+    assert torch.equal(ops.transformer_head(arguments[0], hidden[1:], arguments[7]), logits[1:])
+
+
+def test_the_head_refuses_what_does_not_fit():
+    weights = packed.pack(build())
+    for hidden in (torch.zeros(2, 23), torch.zeros(24), torch.zeros(2, 24).double(), torch.zeros(24, 2).t()):
+        with pytest.raises(RuntimeError, match="gmkern: hidden"):
+            ops.transformer_head(weights.weights, hidden, weights.shape)
 
 
 def test_what_the_cache_held_before_does_not_matter():
@@ -148,6 +172,12 @@ def test_logits_refuses_what_does_not_fit(at, value, word):
         ("slots", torch.tensor([[3, 0], [-1, 0]])),
         ("slots", torch.tensor([[0, 1], [-1, 0]])),
         ("progress", torch.tensor([4, 0, -1, 0])),
+        ("progress", torch.tensor([1, 2, -1, 0])),
+        ("order", torch.zeros(2, dtype=torch.int64)),
+        ("prefix_of", torch.tensor([-1, 1, -1])),
+        ("prefix_of", torch.tensor([0, -1, -1])),  # a prompt of one token has no room for a beginning of one
+        ("prefix_lengths", torch.tensor([1, 1])),
+        ("prefix_cache", torch.zeros(1, 2, 2, 16, 21)),
         ("tokens", torch.zeros(3, 40, dtype=torch.int64)),
         ("lengths", torch.tensor([0, 7, 0])),
         ("params", torch.ones(3, 10)),

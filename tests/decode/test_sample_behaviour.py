@@ -1,4 +1,4 @@
-"""Uniform exploration, presence and frequency penalties, and entropy: closed forms in float64, and every backend alike."""
+"""Uniform exploration, presence and frequency penalties, entropy: closed forms in float64, every backend alike."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def test_forward_is_the_written_mathematics(name):
         assert (got[row] - truth).abs().max() < 10 * 341 * 2.3e-16 * max(1.0, float(truth.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3", "neox", "gemma", "window"])
 def test_a_cache_continues_a_sequence(name):
     model = build(name).double()
     tokens = torch.randint(0, 17, (3, 13), generator=torch.Generator().manual_seed(2))
@@ -77,6 +77,15 @@ def test_well_known_shapes():
         ({"rope_theta": 0.0}, "rope_theta"),
         ({"bias": 1}, "bias"),
         ({"bos_id": 17}, "bos_id"),
+        ({"rotary_dim": 3}, "rotary_dim"),
+        ({"rotary_dim": 8}, "rotary_dim"),
+        ({"rope_frequencies": (1.0, 0.5)}, "rope_frequencies"),
+        ({"rope_magnitude": 0.0}, "rope_magnitude"),
+        ({"window": 0}, "window"),
+        ({"parallel": 1}, "parallel"),
+        ({"o_bias": "yes"}, "o_bias"),
+        ({"norm_offset": "one"}, "norm_offset"),
+        ({"embedding_scale": float("nan")}, "embedding_scale"),
     ],
 )
 def test_bad_configs_are_named(change, word):

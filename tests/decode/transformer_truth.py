@@ -13,6 +13,13 @@ CONFIGS = {
     "gelu": {"d_model": 17, "n_heads": 1, "activation": "gelu", "position": "learned", "d_ff": 33},
     "relu": {"d_model": 32, "n_heads": 8, "n_kv_heads": 2, "activation": "relu", "norm": "layernorm"},
     "silu": {"d_model": 40, "n_heads": 2, "activation": "silu", "bias": True, "d_ff": 5, "head_dim": 32},
+    "neox": {"d_model": 32, "n_heads": 2, "norm": "layernorm", "activation": "gelu", "qkv_bias": True, "bias": True,
+             "rotary_dim": 4, "parallel": True, "tie_embeddings": False},
+    "gemma": {"d_model": 24, "n_heads": 4, "n_kv_heads": 1, "head_dim": 8, "activation": "geglu_tanh",
+              "norm_offset": 1.0, "embedding_scale": 24**0.5},
+    "window": {"d_model": 24, "n_heads": 2, "window": 5, "rope_frequencies": (1.0, 0.5, 0.3, 0.1, 0.01, 0.002),
+               "rope_magnitude": 1.2, "o_bias": True},
+    "wide window": {"d_model": 16, "n_heads": 1, "window": 18, "position": "none", "parallel": True},
     "wide": {"d_model": 128, "n_heads": 4, "n_kv_heads": 4, "d_ff": 341},
 }  # fmt: skip
 
@@ -21,13 +28,13 @@ def logits(model, tokens):
     """[T, V] for one row of tokens [T]."""
     c = model.config
     w = {name: value.detach().double().numpy() for name, value in model.named_parameters()}
-    x = w["embedding.weight"][tokens]
+    x = w["embedding.weight"][tokens] * c.embedding_scale
     if c.position == "learned":
         x = x + w["position_embedding.weight"][: len(tokens)]
     for layer in range(c.n_layers):
         p = f"blocks.{layer}."
-        x = x + _attention(c, w, p + "attention.", _norm(c, w, p + "attention_norm", x))
-        x = x + _mlp(c, w, p + "mlp.", _norm(c, w, p + "mlp_norm", x))
+        read = x + _attention(c, w, p + "attention.", _norm(c, w, p + "attention_norm", x))
+        x = read + _mlp(c, w, p + "mlp.", _norm(c, w, p + "mlp_norm", x if c.parallel else read))
     head = w["embedding.weight"] if c.tie_embeddings else w["head.weight"]
     return _norm(c, w, "norm", x) @ head.T
 
@@ -38,7 +45,7 @@ def _rms(x, weight, eps):
 
 def _norm(c, w, name, x):
     if c.norm == "rmsnorm":
-        return _rms(x, w[name + ".weight"], c.norm_eps)
+        return _rms(x, c.norm_offset + w[name + ".weight"], c.norm_eps)
     centred = x - x.mean(-1, keepdims=True)
     return _rms(centred, w[name + ".weight"], c.norm_eps) + w[name + ".bias"]
 
@@ -48,27 +55,29 @@ def _linear(w, name, x):
 
 
 def _turn(c, x, position):
-    half, y = c.head_dim // 2, x.copy()
+    half, y = c.rotary_dim // 2, x.copy()
     for i in range(half):
-        angle = position * c.rope_theta ** (-2.0 * i / c.head_dim)
-        y[i] = x[i] * np.cos(angle) - x[i + half] * np.sin(angle)
-        y[i + half] = x[i + half] * np.cos(angle) + x[i] * np.sin(angle)
+        frequency = c.rope_frequencies[i] if c.rope_frequencies else c.rope_theta ** (-2.0 * i / c.rotary_dim)
+        cos, sin = (c.rope_magnitude * f(position * frequency) for f in (np.cos, np.sin))
+        y[i] = x[i] * cos - x[i + half] * sin
+        y[i + half] = x[i + half] * cos + x[i] * sin
     return y
 
 
 def _attention(c, w, p, x):
     q, k, v = (_linear(w, p + name, x).reshape(len(x), -1, c.head_dim) for name in "qkv")
     if c.qk_norm:
-        q, k = (_rms(z, w[p + name + "_norm.weight"], c.norm_eps) for z, name in ((q, "q"), (k, "k")))
+        q, k = (_rms(z, c.norm_offset + w[p + name + "_norm.weight"], c.norm_eps) for z, name in ((q, "q"), (k, "k")))
     if c.position == "rope":
         q, k = (np.array([[_turn(c, head, t) for head in row] for t, row in enumerate(z)]) for z in (q, k))
     out = np.zeros((len(x), c.n_heads, c.head_dim))
     for t in range(len(x)):
         for h in range(c.n_heads):
             g = h // (c.n_heads // c.n_kv_heads)
-            score = k[: t + 1, g] @ q[t, h] / np.sqrt(c.head_dim)
+            seen = slice(max(0, t + 1 - (c.window or t + 1)), t + 1)
+            score = k[seen, g] @ q[t, h] / np.sqrt(c.head_dim)
             weight = np.exp(score - score.max())
-            out[t, h] = weight @ v[: t + 1, g] / weight.sum()
+            out[t, h] = weight @ v[seen, g] / weight.sum()
     return _linear(w, p + "o", out.reshape(len(x), -1))
 
 
@@ -79,14 +88,17 @@ def _mlp(c, w, p, x):
     def gelu(z):
         return 0.5 * z * (1 + erf(z / np.sqrt(2)))
 
+    def gelu_tanh(z):
+        return 0.5 * z * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+
     up = _linear(w, p + "up", x)
     if c.gated:
         gate = _linear(w, p + "gate", x)
-        up = (silu(gate) if c.activation == "swiglu" else gelu(gate)) * up
+        up = {"swiglu": silu, "geglu": gelu, "geglu_tanh": gelu_tanh}[c.activation](gate) * up
     elif c.activation == "gelu":
         up = gelu(up)
     elif c.activation == "gelu_tanh":
-        up = 0.5 * up * (1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3)))
+        up = gelu_tanh(up)
     elif c.activation == "relu":
         up = np.maximum(up, 0)
     else:

@@ -1,7 +1,9 @@
-"""The public function: generate."""
+"""The public functions: generate, whole or row by row."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,10 +11,12 @@ from torch import Tensor
 
 from gmkern import _backend
 from gmkern._validate import bad
+from gmkern.decode import adapters
 from gmkern.decode.generate import engine, loop
-from gmkern.decode.generate.job import LogitsProcessor, MaskFn, make_job
+from gmkern.decode.generate.guidance import Guidance, GuidedSteps
+from gmkern.decode.generate.job import Job, LogitsProcessor, MaskFn, make_job
 from gmkern.decode.generate.reference import ReferenceSteps
-from gmkern.decode.generate.result import Generation
+from gmkern.decode.generate.result import FinishedRow, Generation, with_mask
 from gmkern.decode.sample import SamplingParams
 from gmkern.decode.transformer import Transformer, packed
 
@@ -29,7 +33,10 @@ def generate(
     seed: int | Tensor | None = None,
     sample_ids: Any = None,
     batch_size: int | None = None,
+    guidance: Guidance | None = None,
     mask_fn: MaskFn | None = None,
+    epsilon: float | Tensor = 0.0,
+    num_samples: int = 1,
     pad_token: int = 0,
     logits_processor: LogitsProcessor | None = None,
     progress: bool = False,
@@ -39,7 +46,8 @@ def generate(
 
     Parameters
     ----------
-    model : a :class:`~gmkern.decode.Transformer`, or any callable ``(tokens [B], state) -> (logits [B, V], state)``.
+    model : a :class:`~gmkern.decode.Transformer`, a Hugging Face model that its ``from_transformers`` takes, or any
+        callable ``(tokens [B], state) -> (logits [B, V], state)``.
         A callable's state begins as None at the first call of a chunk of rows and is whatever the callable returned
         before; it is fed one token a row and call, the prompts' first (a row with a short prompt begins to draw while
         others still read theirs), and a row that has stopped is fed its last token again, its answer ignored.
@@ -50,12 +58,17 @@ def generate(
     end_token : an id or several; drawing one ends its row. None draws max_new_tokens everywhere.
     params : temperature and filters; each a scalar, or a tensor [N].
     seed : int or int64 tensor, [] or [N]; may be left out only where every temperature is 0.
-    sample_ids : [N] int64, which samples these rows are; None takes 0 to N - 1. A sample is a function of the model,
-        its prompt, its parameters, the seed and its id alone.
+    sample_ids : [N] int64, which samples these rows are; None takes 0 to N - 1 (N counts ``num_samples``). A sample is
+        a function of the model, its prompt, its parameters, the seed and its id alone.
     batch_size : how many rows run at once; None takes 256. In the compiled engine slots are refilled as rows finish;
         with hooks, and for callables and the reference, rows run in chunks of this size.
+    guidance : :class:`~gmkern.decode.Guidance`: a second, unconditional sequence a row, and logits beyond the two.
+        ``raw_logprobs`` are then those of the guided logits. Needs a Transformer.
     mask_fn : ``(tokens [B, T], lengths [B]) -> [B, V]`` bool, the tokens that are allowed next; tokens and lengths are
         the new tokens of the rows that draw now, as they will be in the result.
+    epsilon : in [0, 1], or a tensor [N]: the probability with which a token is a uniform choice among the legal ones;
+        ``logprobs`` are those of this behaviour (see :func:`~gmkern.decode.sample`).
+    num_samples : rows a prompt: N counts each, and they stand together. The compiled engine reads their prompt once.
     pad_token : what ``tokens`` holds after a row's end.
     logits_processor : ``(tokens [B, T], lengths [B], logits [B, V]) -> logits [B, V]``, ahead of ``params``;
         ``raw_logprobs`` stay those of the model's own logits.
@@ -88,9 +101,10 @@ def generate(
     >>> torch.equal(one.tokens[0], many.tokens[3])
     True
     """
-    config = model.config if isinstance(model, Transformer) else None
-    job = make_job(
+    rows = _run(
+        model,
         prompts,
+        backend,
         n=n,
         max_new_tokens=max_new_tokens,
         end_token=end_token,
@@ -98,25 +112,100 @@ def generate(
         seed=seed,
         sample_ids=sample_ids,
         batch_size=batch_size,
-        pad_token=pad_token,
+        guidance=guidance,
         mask_fn=mask_fn,
+        epsilon=epsilon,
+        num_samples=num_samples,
+        pad_token=pad_token,
         logits_processor=logits_processor,
         progress=progress,
+    )
+    *_, (done, _) = rows
+    return with_mask(done)
+
+
+def generate_stream(model: Any, prompts: Any = None, **options: Any) -> Iterator[FinishedRow]:
+    """The rows of :func:`generate` one by one, each as soon as it is done.
+
+    Parameters
+    ----------
+    model, prompts, **options : as :func:`generate`'s.
+
+    Yields
+    ------
+    FinishedRow
+        In the order in which rows end: of rows that end in one slice of the compiled engine (a quarter of a second),
+        threads decide. What a row holds is what :func:`generate` returns for it, to the bit.
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`generate`, at once and not at the first row.
+
+    Notes
+    -----
+    Stop early by leaving the loop; Ctrl-C is heard between slices. Graph class: no (driven from Python).
+
+    Examples
+    --------
+    >>> from gmkern.decode import Transformer, TransformerConfig, generate_stream
+    >>> model = Transformer(TransformerConfig(17, n_layers=1, n_heads=2, d_model=8, max_seq_len=32, bos_id=0))
+    >>> rows = generate_stream(model, n=4, max_new_tokens=5, end_token=3, seed=1)
+    >>> sorted(done.row for done in rows)
+    [0, 1, 2, 3]
+    """
+    unknown = sorted(set(options) - set(inspect.signature(generate).parameters))
+    if unknown:
+        raise TypeError(f"generate_stream: got an unexpected argument {unknown[0]!r}; takes those of generate")
+    asked: dict[str, Any] = dict.fromkeys(
+        ("n", "end_token", "seed", "sample_ids", "batch_size", "guidance", "mask_fn", "logits_processor")
+    )
+    asked |= {"params": SamplingParams(), "epsilon": 0.0, "num_samples": 1, "pad_token": 0, "progress": False}
+    backend = options.pop("backend", None)
+    return _finished(_run(model, prompts, backend, **(asked | options)))
+
+
+@torch.no_grad()
+def _finished(rows: Iterator[tuple[Generation, Tensor]]) -> Iterator[FinishedRow]:
+    for done, finished in rows:
+        for row in finished.tolist():
+            count = int(done.lengths[row])
+            tokens, logprobs, raw, kept = (
+                field[row, :count].clone()
+                for field in (done.tokens, done.logprobs, done.raw_logprobs, done.log_kept_mass)
+            )
+            yield FinishedRow(row, tokens, logprobs, raw, kept, bool(done.finished[row]))
+
+
+def _run(model: Any, prompts: Any, backend: str | None, **options: Any) -> Iterator[tuple[Generation, Tensor]]:
+    """Checks all arguments now; the rows come as the iterator is driven."""
+    model = adapters.resolve(model)
+    config = model.config if isinstance(model, Transformer) else None
+    job = make_job(
+        prompts,
         bos_id=config.bos_id if config else getattr(getattr(model, "config", None), "bos_id", None),
         vocab_size=config.vocab_size if config else None,
         max_seq_len=config.max_seq_len if config else None,
+        **options,
     )
     if not isinstance(model, Transformer):
         if not callable(model):
             raise bad("model", model, "a Transformer or a callable (tokens, state) -> (logits, state)", error=TypeError)
+        if job.guide is not None:
+            raise bad(
+                "guidance", "a Guidance for a callable model", "None, or a Transformer: a callable can guide itself"
+            )
         device = _device(model, prompts)
         return loop.run(loop.CallableSteps(model, device), job, device, backend)
     chosen = _backend.choose("generate", backend, [("cpu", packed.why_not(model)), ("reference", None)])
     if chosen == "reference":
-        return loop.run(ReferenceSteps(model), job, model.embedding.weight.device, "reference")
-    if mask_fn is None and logits_processor is None:
+        return _stepped(ReferenceSteps(model), job, model.embedding.weight.device, "reference")
+    if job.mask_fn is None and job.logits_processor is None and job.guide is None:
         return engine.run(model, job)
-    return loop.run(engine.EngineSteps(model), job, torch.device("cpu"), "cpu")
+    return _stepped(engine.EngineSteps(model), job, torch.device("cpu"), "cpu")
+
+
+def _stepped(steps: Any, job: Job, device: torch.device, backend: str) -> Iterator[tuple[Generation, Tensor]]:
+    return loop.run(GuidedSteps(steps, job) if job.guide else steps, job, device, backend)
 
 
 def _device(model: Any, prompts: Any) -> torch.device:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from gmkern._progress import bar
 from gmkern._validate import bad
-from gmkern.decode.generate.job import Job
-from gmkern.decode.generate.result import Generation, empty_generation, with_mask
+from gmkern.decode.generate.job import Job, row_values, rows_of
+from gmkern.decode.generate.result import Generation, empty_generation
 from gmkern.decode.transformer import Transformer, ops, packed
 
 _BAD_PARAMS = 4  # SampleFlaw in csrc/decode/sample.h
@@ -28,10 +29,13 @@ class EngineSteps:
         length = int(job.prompt_lengths.max()) + job.max_new_tokens
         return max(1, min(256, _CACHE // (4 * packed.cache_floats(self.config, length))))
 
-    def open(self, rows: int, length: int) -> None:
-        self.cache = packed.new_cache(self.config, rows, length)
+    def open(self, rows: Tensor, length: int) -> None:
+        self.cache = packed.new_cache(self.config, rows.shape[0], length)
         self.turns = packed.turns(self.config, self.cache.shape[3])
-        self.filled = torch.zeros(rows, dtype=torch.int64)
+        self.filled = torch.zeros(rows.shape[0], dtype=torch.int64)
+
+    def drop(self, live: Tensor) -> None:
+        return None
 
     def feed(self, tokens: Tensor, live: Tensor) -> Tensor:
         rows, count = tokens.shape
@@ -50,52 +54,98 @@ class EngineSteps:
         )
 
 
-def run(model: Transformer, job: Job) -> Generation:
-    """All rows of ``job``."""
+def run(model: Transformer, job: Job) -> Iterator[tuple[Generation, Tensor]]:
+    """All rows of ``job``: what is there, and the rows that were done since, in the order in which they were."""
     out = empty_generation(job.rows, job.max_new_tokens, job.pad_token, torch.float32, torch.device("cpu"))
+    yield out, torch.arange(0)
     if job.rows == 0:
-        return out
+        return
     weights = packed.pack(model)
-    length = int(job.prompt_lengths.max()) + job.max_new_tokens
-    most = job.batch_size or EngineSteps(model).most_rows(job)
-    cache = packed.new_cache(model.config, min(most, job.rows), length)
+    size = job.rows  # run together: all; where siblings share a prompt's cache, as many as those caches allow
+    if job.num_samples > 1:
+        prompt = 4 * packed.cache_floats(model.config, int(job.prompt_lengths.max()))
+        size = job.num_samples * max(1, _CACHE // 2 // prompt)
+    count = 0
+    with bar(job.progress, "generate", job.rows) as show:
+        for begin in range(0, job.rows, size):
+            rows = range(begin, min(begin + size, job.rows))
+            for order in _part(EngineSteps(model).most_rows(job), weights, job, rows, out):
+                count += order.shape[0]
+                show(count)
+                yield out, begin + order
+
+
+def _part(most: int, weights: packed.Packed, job: Job, rows: range, out: Generation) -> Iterator[Tensor]:
+    """Runs some rows; yields those that were done since, counted from the first of ``rows``."""
+    begin, end, count = rows.start, rows.stop, len(rows)
+    mine = torch.arange(begin, end)
+    pointers = job.prompt_ptr[begin : end + 1]
+    prompts, pointers = job.prompts[pointers[0] : pointers[-1]], pointers - pointers[0]
+    length = int(job.prompt_lengths[begin:end].max()) + job.max_new_tokens
+    cache = packed.new_cache(weights.config, min(job.batch_size or most, count), length)
+    turns = packed.turns(weights.config, cache.shape[3])
+    prefix = _prefixes(weights, prompts, pointers, job.num_samples)
     slots = torch.tensor([-1, 0]).repeat(cache.shape[0], 1)
     counts = torch.tensor([0, 0, -1, 0])  # the next row, the rows done, a row that could not be drawn for, and why
-    turns = packed.turns(model.config, cache.shape[3])
-    seed = job.seed.expand(job.rows).contiguous()
-    params = job.params.packed(job.rows, seed.device).expand(job.rows, -1).contiguous()
-    steps = 1
-    with bar(job.progress, "generate", job.rows) as show:
-        while int(counts[1]) < job.rows:
-            begin = time.perf_counter()
-            ops.generate_steps(
-                weights.weights,
-                turns,
-                cache,
-                job.prompts,
-                job.prompt_ptr,
-                job.end_tokens,
-                seed,
-                job.sample_ids,
-                params,
-                slots,
-                counts,
-                out.tokens,
-                out.lengths,
-                out.logprobs,
-                out.raw_logprobs,
-                out.log_kept_mass,
-                out.finished,
-                steps,
-                weights.shape,
-                weights.eps,
+    order, seed = torch.zeros(count, dtype=torch.int64), job.seed.expand(job.rows)[mine]
+    params = rows_of(job.params, mine).packed(count, seed.device, row_values(job.epsilon, mine))
+    params = params.expand(count, -1).contiguous()
+    steps, seen = 1, 0
+    while seen < count:
+        started = time.perf_counter()
+        ops.generate_steps(
+            weights.weights,
+            turns,
+            cache,
+            prompts,
+            pointers,
+            job.end_tokens,
+            seed,
+            job.sample_ids[begin:end],
+            params,
+            slots,
+            counts,
+            *(field[begin:end] for field in (out.tokens, out.lengths, out.logprobs, out.raw_logprobs)),
+            out.log_kept_mass[begin:end],
+            out.finished[begin:end],
+            order,
+            *prefix,
+            steps,
+            weights.shape,
+            weights.eps,
+        )
+        if counts[2] >= 0 and counts[3] == _BAD_PARAMS:
+            row = begin + int(counts[2])
+            raise bad(
+                "params", f"values for row {row} out of their range", "those of SamplingParams, epsilon in [0, 1]"
             )
-            if counts[2] >= 0 and counts[3] == _BAD_PARAMS:
-                raise bad("params", f"values for row {int(counts[2])} out of their range", "those of SamplingParams")
-            if counts[2] >= 0:
-                raise bad("model", f"logits of row {int(counts[2])} that are not finite", "finite logits")
-            show(int(counts[1]))
-            # whole slices of work, growing gently: a step with prompts to read is longer than the next
-            a_step = (time.perf_counter() - begin) / steps
-            steps = max(1, min(4 * steps, int(_SLICE / max(a_step, 1e-7))))
-    return with_mask(out)
+        if counts[2] >= 0:
+            raise bad("model", f"logits of row {begin + int(counts[2])} that are not finite", "finite logits")
+        if int(counts[1]) > seen:
+            yield order[seen : int(counts[1])].clone()
+            seen = int(counts[1])
+        # whole slices of work, growing gently: a step with prompts to read is longer than the next
+        a_step = (time.perf_counter() - started) / steps
+        steps = max(1, min(4 * steps, int(_SLICE / max(a_step, 1e-7))))
+
+
+def _prefixes(
+    weights: packed.Packed, prompts: Tensor, pointers: Tensor, num_samples: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(caches, the one of each row or -1, tokens in each): what siblings share of their prompt, all but its last token.
+
+    That token each row computes itself, for the logits that follow it.
+    """
+    config, rows = weights.config, pointers.shape[0] - 1
+    if num_samples == 1:
+        cache = packed.new_cache(config, 0, 0)
+        return cache, torch.full((rows,), -1), torch.arange(0)
+    firsts = torch.arange(0, rows, num_samples)
+    lengths = pointers.diff()[firsts] - 1
+    cache = packed.new_cache(config, firsts.shape[0], max(1, int(lengths.max())))
+    slots = torch.arange(firsts.shape[0]).repeat_interleave(lengths)
+    positions = torch.arange(slots.shape[0]) - (lengths.cumsum(0) - lengths)[slots]
+    turns = packed.turns(config, cache.shape[3])
+    tokens, none = prompts[pointers[firsts][slots] + positions], torch.arange(0)
+    ops.transformer_hidden(weights.weights, turns, cache, tokens, slots, positions, none, weights.shape, weights.eps)
+    return cache, torch.arange(firsts.shape[0]).repeat_interleave(num_samples), lengths

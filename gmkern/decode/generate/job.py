@@ -13,10 +13,20 @@ from torch import Tensor
 
 from gmkern import _validate
 from gmkern._validate import bad
+from gmkern.decode.generate.guidance import Guidance
 from gmkern.decode.sample import SamplingParams
+from gmkern.decode.sample.params import checked_epsilon
 
 MaskFn = Callable[[Tensor, Tensor], Tensor]
 LogitsProcessor = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Guide:
+    """Guidance, checked: one prompt [U] and one scale a row."""
+
+    prompts: list[Tensor]
+    scale: Tensor
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,9 @@ class Job:
     mask_fn: MaskFn | None
     logits_processor: LogitsProcessor | None
     progress: bool
+    epsilon: float | Tensor  # [] or [N]
+    guide: Guide | None
+    num_samples: int  # rows that share a prompt stand together
 
     @property
     def rows(self) -> int:
@@ -59,6 +72,9 @@ def make_job(
     mask_fn: MaskFn | None,
     logits_processor: LogitsProcessor | None,
     progress: bool,
+    epsilon: float | Tensor,
+    guidance: Guidance | None,
+    num_samples: int,
     bos_id: int | None,
     vocab_size: int | None,
     max_seq_len: int | None,
@@ -66,31 +82,25 @@ def make_job(
     """Checks ``generate``'s arguments; ``vocab_size`` and ``max_seq_len`` are None where the model does not tell."""
     limit = 2**31 - 1
     length = _validate.integer("max_new_tokens", max_new_tokens, low=1, high=limit)
-    rows = _starts(n, bos_id) if prompts is None else _prompts(prompts, n)
-    if rows and vocab_size is not None:
-        flat = torch.cat(rows)
-        if bool(((flat < 0) | (flat >= vocab_size)).any()):
-            raise bad("prompts", f"token ids from {int(flat.min())} to {int(flat.max())}", f"ids in [0, {vocab_size})")
-    longest = max((row.numel() for row in rows), default=0)
-    if max_seq_len is not None and longest > max_seq_len:
-        raise bad("prompts", f"a prompt of {longest} tokens", f"at most max_seq_len = {max_seq_len} tokens")
-    if max_seq_len is not None and longest + length > max_seq_len:
-        takes = f"at most {max_seq_len - longest}: the longest prompt takes {longest} of max_seq_len = {max_seq_len}"
-        raise bad("max_new_tokens", str(length), takes)
+    rows = rows_to_start(prompts, n, bos_id, num_samples)
+    guide = checked_guidance(guidance, len(rows))
+    for name, some in (("prompts", rows), ("guidance.prompts", guide.prompts if guide else [])):
+        check_sequences(name, some, length, "max_new_tokens", vocab_size, max_seq_len)
     for name, hook in (("mask_fn", mask_fn), ("logits_processor", logits_processor)):
         if hook is not None and not callable(hook):
             raise bad(name, hook, "a function or None", error=TypeError)
     if not isinstance(params, SamplingParams):
         raise bad("params", params, "a SamplingParams", error=TypeError)
     cpu = torch.device("cpu")
-    if seed is None and not _greedy(params):
-        raise bad("seed", "None", "an int or an int64 tensor; it may be left out only where every temperature is 0")
+    if seed is None and not (_greedy(params) and not bool((torch.as_tensor(epsilon) != 0).any())):
+        raise bad(
+            "seed",
+            "None",
+            "an int or an int64 tensor; it may be left out only where every temperature and epsilon is 0",
+        )
     ids = sample_ids.cpu() if isinstance(sample_ids, Tensor) else sample_ids
     key = seed.cpu() if isinstance(seed, Tensor) else seed or 0
-    for field in dataclasses.fields(params):
-        value = getattr(params, field.name)
-        if isinstance(value, Tensor) and value.ndim == 1 and value.shape[0] not in (1, len(rows)):
-            raise bad(f"params.{field.name}", value, f"one value or shape [{len(rows)}], one a row")
+    check_params(params, checked_epsilon(epsilon), len(rows))
     return Job(
         prompts=torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64),
         prompt_ptr=torch.tensor([0, *(row.numel() for row in rows)], dtype=torch.int64).cumsum(0),
@@ -104,16 +114,71 @@ def make_job(
         mask_fn=mask_fn,
         logits_processor=logits_processor,
         progress=progress,
+        epsilon=epsilon,
+        guide=guide,
+        num_samples=num_samples,
     )
+
+
+def rows_to_start(prompts: Any, n: int | None, bos_id: int | None, num_samples: int) -> list[Tensor]:
+    """The prompt of each row, each ``num_samples`` times in a row."""
+    times = _validate.integer("num_samples", num_samples, low=1)
+    rows = _starts(n, bos_id) if prompts is None else _prompts("prompts", prompts, n)
+    return [row for row in rows for _ in range(times)]
+
+
+def check_sequences(
+    name: str, rows: list[Tensor], length: int, length_name: str, vocab_size: int | None, max_seq_len: int | None
+) -> None:
+    """That prompts hold ids of the vocabulary, and leave room for ``length`` more tokens."""
+    if rows and vocab_size is not None:
+        flat = torch.cat(rows)
+        if bool(((flat < 0) | (flat >= vocab_size)).any()):
+            raise bad(name, f"token ids from {int(flat.min())} to {int(flat.max())}", f"ids in [0, {vocab_size})")
+    longest = max((row.numel() for row in rows), default=0)
+    if max_seq_len is not None and longest > max_seq_len:
+        raise bad(name, f"a prompt of {longest} tokens", f"at most max_seq_len = {max_seq_len} tokens")
+    if max_seq_len is not None and longest + length > max_seq_len:
+        takes = f"at most {max_seq_len - longest}: the longest prompt takes {longest} of max_seq_len = {max_seq_len}"
+        raise bad(length_name, str(length), takes)
+
+
+def checked_guidance(guidance: Guidance | None, rows: int) -> Guide | None:
+    """One prompt and one scale a row."""
+    if guidance is None:
+        return None
+    if not isinstance(guidance, Guidance):
+        raise bad("guidance", guidance, "a decode.Guidance or None", error=TypeError)
+    prompts = _prompts("guidance.prompts", guidance.prompts, None)
+    if len(prompts) not in (1, rows):
+        raise bad("guidance.prompts", f"{len(prompts)} of them", f"one for all rows, or {rows}, one a row")
+    scale = torch.as_tensor(guidance.scale, dtype=torch.float64).cpu()
+    if scale.ndim == 1 and scale.shape[0] not in (1, rows):
+        raise bad("guidance.scale", scale, f"one value or shape [{rows}], one a row")
+    if not bool(torch.isfinite(scale).all()):
+        raise bad("guidance.scale", "values that are not finite", "finite numbers")
+    return Guide(prompts * rows if len(prompts) == 1 else prompts, scale.expand(rows))
+
+
+def check_params(params: SamplingParams, epsilon: float | Tensor, rows: int) -> None:
+    """That values given a row are given for each."""
+    given = [(f"params.{field.name}", getattr(params, field.name)) for field in dataclasses.fields(params)]
+    for name, value in [*given, ("epsilon", epsilon)]:
+        if isinstance(value, Tensor) and value.ndim == 1 and value.shape[0] not in (1, rows):
+            raise bad(name, value, f"one value or shape [{rows}], one a row")
+
+
+def row_values(value: float | Tensor, rows: Tensor) -> float | Tensor:
+    """The values of some rows, where there is one a row."""
+    if isinstance(value, Tensor) and value.ndim == 1 and value.shape[0] > 1:
+        return value[rows.to(value.device)]
+    return value
 
 
 def rows_of(params: SamplingParams, rows: Tensor) -> SamplingParams:
     """The parameters of some rows: fields that are given once stay as they are."""
-    changed = {}
-    for field in dataclasses.fields(params):
-        value = getattr(params, field.name)
-        if isinstance(value, Tensor) and value.ndim == 1 and value.shape[0] > 1:
-            changed[field.name] = value[rows.to(value.device)]
+    names = [field.name for field in dataclasses.fields(params)]
+    changed: dict[str, Any] = {name: row_values(getattr(params, name), rows) for name in names}
     return dataclasses.replace(params, **changed)
 
 
@@ -129,19 +194,19 @@ def _starts(n: int | None, bos_id: int | None) -> list[Tensor]:
     return [torch.tensor([bos_id])] * _validate.integer("n", n, low=0)
 
 
-def _prompts(prompts: Any, n: int | None) -> list[Tensor]:
+def _prompts(name: str, prompts: Any, n: int | None) -> list[Tensor]:
     if n is not None:
         raise bad("n", str(n), "None where prompts are given: every prompt is one row")
     if isinstance(prompts, (Tensor, np.ndarray)):
-        whole = _validate.tensor("prompts", prompts, ndim=2, dtypes=(torch.int64, torch.int32)).cpu().long()
+        whole = _validate.tensor(name, prompts, ndim=2, dtypes=(torch.int64, torch.int32)).cpu().long()
         rows = list(whole.unbind(0))
     elif isinstance(prompts, Sequence) and not isinstance(prompts, (str, bytes)):
-        rows = [_prompt(f"prompts[{i}]", row) for i, row in enumerate(prompts)]
+        rows = [_prompt(f"{name}[{i}]", row) for i, row in enumerate(prompts)]
     else:
-        raise bad("prompts", prompts, "a list of 1-D id tensors, or an id tensor [N, P]", error=TypeError)
+        raise bad(name, prompts, "a list of 1-D id tensors, or an id tensor [N, P]", error=TypeError)
     for i, row in enumerate(rows):
         if row.numel() == 0:
-            raise bad(f"prompts[{i}]", "no tokens", "at least one token")
+            raise bad(f"{name}[{i}]", "no tokens", "at least one token")
     return rows
 
 

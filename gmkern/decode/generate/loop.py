@@ -6,6 +6,7 @@ loop asks logits for the rows that still run, lets the hooks at them, and draws 
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from gmkern._progress import bar
 from gmkern._validate import bad
-from gmkern.decode.generate.job import Job, rows_of
-from gmkern.decode.generate.result import Generation, empty_generation, with_mask
+from gmkern.decode.generate.job import Job, row_values, rows_of
+from gmkern.decode.generate.result import Generation, empty_generation
 from gmkern.decode.sample import Sample, SamplingParams, sample, token_logprobs
 
 
@@ -24,11 +25,14 @@ class Steps(Protocol):
     def most_rows(self, job: Job) -> int:
         """The size of a chunk where batch_size is None."""
 
-    def open(self, rows: int, length: int) -> None:
-        """Begins a chunk of ``rows`` empty sequences that will hold up to ``length`` tokens."""
+    def open(self, rows: Tensor, length: int) -> None:
+        """Begins a chunk: an empty sequence for each of ``rows`` [b] of the job, to hold up to ``length`` tokens."""
 
     def feed(self, tokens: Tensor, live: Tensor) -> Tensor:
-        """Appends tokens [b, t] to the rows ``live`` [b]; returns their logits [b, V] after the last of them."""
+        """Appends tokens [b, t] to the rows ``live`` [b] of the chunk; their logits [b, V] after the last of them."""
+
+    def drop(self, live: Tensor) -> None:
+        """Of the chunk only the rows ``live`` will be fed from now on."""
 
 
 class CallableSteps:
@@ -44,9 +48,12 @@ class CallableSteps:
     def most_rows(self, job: Job) -> int:
         return 256
 
-    def open(self, rows: int, length: int) -> None:
+    def open(self, rows: Tensor, length: int) -> None:
         self.state = None
-        self.last = torch.zeros(rows, dtype=torch.int64, device=self.device)
+        self.last = torch.zeros(rows.shape[0], dtype=torch.int64, device=self.device)
+
+    def drop(self, live: Tensor) -> None:
+        return None
 
     def feed(self, tokens: Tensor, live: Tensor) -> Tensor:
         for column in tokens.unbind(1):
@@ -60,34 +67,34 @@ class CallableSteps:
         return logits[live]
 
 
-def run(steps: Steps, job: Job, device: torch.device, backend: str | None) -> Generation:
-    """All rows of ``job``; ``backend`` is passed to ``decode.sample``."""
+def run(steps: Steps, job: Job, device: torch.device, backend: str | None) -> Iterator[tuple[Generation, Tensor]]:
+    """All rows of ``job``: what is there, and the rows that were done since; ``backend`` is passed to ``sample``."""
     done: Generation | None = None
     with bar(job.progress, "generate", job.rows) as show:
         chunk = job.batch_size or steps.most_rows(job)
         for begin in range(0, job.rows, chunk):
             rows = torch.arange(begin, min(begin + chunk, job.rows))
-            done = _chunk(steps, job, rows, done, device, backend, show)
+            done = yield from _chunk(steps, job, rows, done, device, backend, show)
             show(int(rows[-1]) + 1)
     if done is None:
-        done = empty_generation(0, job.max_new_tokens, job.pad_token, torch.float32, device)
-    return with_mask(done)
+        yield empty_generation(0, job.max_new_tokens, job.pad_token, torch.float32, device), torch.arange(0)
 
 
 def _chunk(
     steps: Steps, job: Job, rows: Tensor, done: Generation | None, device: torch.device, backend: str | None, show: Any
-) -> Generation:
+) -> Generator[tuple[Generation, Tensor], None, Generation]:
     begin, count = int(rows[0]), rows.shape[0]
     prompts = [job.prompts[job.prompt_ptr[r] : job.prompt_ptr[r + 1]].to(device) for r in rows.tolist()]
     lengths = job.prompt_lengths[rows].to(device)
     padded = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)  # [b, longest]
     ids, seed = job.sample_ids[rows].to(device), job.seed.expand(job.rows)[rows].to(device)
     params, ends = rows_of(job.params, rows), job.end_tokens.to(device)
+    epsilon = row_values(job.epsilon, rows)
     remembers = params.remembers
 
     live = torch.arange(count, device=device)  # rows of this chunk that still run
     fed = int(lengths.min())
-    steps.open(count, padded.shape[1] + job.max_new_tokens)
+    steps.open(rows, padded.shape[1] + job.max_new_tokens)
     logits = steps.feed(padded[:, :fed], live)
     while True:
         at = fed - lengths[live]  # the index of the token that comes next, negative inside a prompt
@@ -102,7 +109,17 @@ def _chunk(
             here = rows_of(params, draw)
             history = _history(padded[draw], lengths[draw], tokens, index) if remembers else None
             drawn, raw = _draw(
-                logits[drawing], tokens, index, job, here, seed[draw], ids[draw], history, padded.shape[1], backend
+                logits[drawing],
+                tokens,
+                index,
+                job,
+                here,
+                seed[draw],
+                ids[draw],
+                row_values(epsilon, draw),
+                history,
+                padded.shape[1],
+                backend,
             )
             done.tokens[begin + draw, index] = drawn.tokens
             done.logprobs[begin + draw, index] = drawn.logprobs
@@ -114,11 +131,13 @@ def _chunk(
             chosen[drawing] = drawn.tokens
             stopped[drawing] = ended | (index == job.max_new_tokens - 1)
         if bool(stopped.any()):
-            live, chosen = live[~stopped], chosen[~stopped]
+            over, live, chosen = live[stopped], live[~stopped], chosen[~stopped]
+            steps.drop(live)
             show(begin + count - live.shape[0])
-        if live.shape[0] == 0:
             assert done is not None
-            return done
+            yield done, begin + over.cpu()
+            if live.shape[0] == 0:
+                return done
         logits = steps.feed(chosen.unsqueeze(1), live)
         fed += 1
 
@@ -144,6 +163,7 @@ def _draw(
     params: SamplingParams,
     seed: Tensor,
     ids: Tensor,
+    epsilon: float | Tensor,
     history: Tensor | None,
     prompt: int,
     backend: str | None,
@@ -171,6 +191,7 @@ def _draw(
         mask=mask,
         history=history,
         history_prompt=prompt,
+        epsilon=epsilon,
         backend=backend,
     )
     if job.logits_processor is None:

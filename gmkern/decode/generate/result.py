@@ -31,6 +31,25 @@ class Generation(NamedTuple):
     finished: Tensor
 
 
+class FinishedRow(NamedTuple):
+    """One row of a :class:`Generation`, without padding: L is its length, the end token counted.
+
+    Attributes
+    ----------
+    row : which row it is.
+    tokens : [L] int64.
+    logprobs, raw_logprobs, log_kept_mass : [L].
+    finished : whether an end token ended it.
+    """
+
+    row: int
+    tokens: Tensor
+    logprobs: Tensor
+    raw_logprobs: Tensor
+    log_kept_mass: Tensor
+    finished: bool
+
+
 def empty_generation(rows: int, length: int, pad_token: int, dtype: torch.dtype, device: torch.device) -> Generation:
     """A Generation in which nothing has been drawn; ``mask`` is filled by :func:`with_mask`."""
     return Generation(

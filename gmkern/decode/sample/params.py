@@ -17,8 +17,8 @@ class SamplingParams:
     """The penalty, temperature and filters of :func:`sample`; neutral values, the defaults, leave each one out.
 
     They apply in this order: ``repetition_penalty``, ``frequency_penalty``, ``presence_penalty``, ``temperature``,
-    ``top_k``, ``top_p``, ``min_p``, ``typical_p``, each filter on what the one before left. Each field is a
-    number, or a tensor [B] (or []) on logits' device with a value for each row; a row's values never affect another row.
+    ``top_k``, ``top_p``, ``min_p``, ``typical_p``, each filter on what the one before left. Each field is a number, or
+    a tensor [B] (or []) on logits' device with a value for each row; a row's values never affect another row.
 
     Attributes
     ----------

@@ -8,14 +8,14 @@ from gmkern import _validate
 from gmkern._validate import bad
 
 NORMS = ("rmsnorm", "layernorm")
-ACTIVATIONS = ("swiglu", "geglu", "gelu", "gelu_tanh", "relu", "silu")
+ACTIVATIONS = ("swiglu", "geglu", "gelu", "gelu_tanh", "relu", "silu", "geglu_tanh")
 POSITIONS = ("rope", "learned", "none")
-GATED = ("swiglu", "geglu")
+GATED = ("swiglu", "geglu", "geglu_tanh")
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The shape of a :class:`~gmkern.decode.Transformer`: GPT-2, Llama, Mistral and Qwen are points of it.
+    """The shape of a :class:`~gmkern.decode.Transformer`: GPT-2, NeoX, Llama, Mistral, Qwen, Gemma are points of it.
 
     Parameters
     ----------
@@ -29,13 +29,22 @@ class TransformerConfig:
     head_dim : the width of a head; None takes d_model / n_heads. Even where ``position="rope"``.
     norm : "rmsnorm" or "layernorm" (which has a bias), before attention, before the MLP and before the head.
     norm_eps : what is added to the mean square (the variance) under the root.
-    activation : "swiglu" and "geglu" multiply a gate, silu(gate(x)) * up(x) or gelu(gate(x)) * up(x); "gelu" (by erf),
+    activation : "swiglu", "geglu" and "geglu_tanh" multiply a gate, as silu(gate(x)) * up(x); "gelu" (by erf),
         "gelu_tanh", "relu" and "silu" are plain.
-    position : "rope" turns pairs (i, i + head_dim / 2) of queries and keys by position * rope_theta^(-2i / head_dim);
+    position : "rope" turns pairs (i, i + rotary_dim / 2) of queries and keys by position times
+        rope_theta^(-2i / rotary_dim);
         "learned" adds a vector a position; "none" leaves position to the causal mask.
     rope_theta : the base of the rotation's frequencies.
+    rope_frequencies : the rotary_dim / 2 frequencies themselves in place of rope_theta's: so scaled rotations are said.
+    rope_magnitude : what cosines and sines are multiplied by (other than 1 in YaRN alone).
+    rotary_dim : how many dimensions of a head, its first ones, are turned; None takes head_dim.
     qkv_bias, bias : biases in the query, key and value projections; in the output projection and the MLP.
+    o_bias : of the output projection alone; None takes ``bias``.
     qk_norm : a root-mean-square norm with a weight over each query and key head, before the rotation.
+    norm_offset : what is added to the weights of root-mean-square norms (1 in Gemma).
+    parallel : ``x + attention(norm(x)) + mlp(other norm(x))`` in one step, as GPT-NeoX has it.
+    embedding_scale : what token embeddings are multiplied by (sqrt(d_model) in Gemma); the head is not.
+    window : the number of latest positions, its own included, that a query sees; None: all.
     tie_embeddings : the head is the token embedding.
     bos_id : the token that begins a sequence without a prompt, or None.
 
@@ -64,6 +73,14 @@ class TransformerConfig:
     qk_norm: bool = False
     tie_embeddings: bool = True
     bos_id: int | None = None
+    rope_frequencies: tuple[float, ...] | None = None
+    rope_magnitude: float = 1.0
+    rotary_dim: int = None  # type: ignore[assignment]
+    o_bias: bool = None  # type: ignore[assignment]
+    norm_offset: float = 0.0
+    parallel: bool = False
+    embedding_scale: float = 1.0
+    window: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "n_layers", "n_heads", "d_model", "max_seq_len"):
@@ -71,7 +88,9 @@ class TransformerConfig:
         _validate.one_of("norm", self.norm, NORMS)
         _validate.one_of("activation", self.activation, ACTIVATIONS)
         _validate.one_of("position", self.position, POSITIONS)
-        for name in ("qkv_bias", "bias", "qk_norm", "tie_embeddings"):
+        if self.o_bias is None:
+            self._set("o_bias", self.bias)
+        for name in ("qkv_bias", "bias", "o_bias", "qk_norm", "tie_embeddings", "parallel"):
             if not isinstance(getattr(self, name), bool):
                 raise bad(name, getattr(self, name), "a bool", error=TypeError)
         self._set("norm_eps", _validate.number("norm_eps", self.norm_eps, low=0.0))
@@ -87,10 +106,28 @@ class TransformerConfig:
             if self.d_model % self.n_heads:
                 raise bad("d_model", str(self.d_model), f"a multiple of n_heads, {self.n_heads}, or give head_dim")
             self._set("head_dim", self.d_model // self.n_heads)
-        if _validate.integer("head_dim", self.head_dim, low=1) % 2 and self.position == "rope":
+        if _validate.integer("head_dim", self.head_dim, low=1) % 2 and self.position == "rope" and not self.rotary_dim:
             raise bad("head_dim", str(self.head_dim), 'an even number with position="rope"')
+        self._check_rotation()
+        for name in ("norm_offset", "embedding_scale"):
+            self._set(name, _validate.number(name, getattr(self, name)))
+        if self.window is not None:
+            _validate.integer("window", self.window, low=1)
         if self.bos_id is not None:
             _validate.integer("bos_id", self.bos_id, low=0, high=self.vocab_size - 1)
+
+    def _check_rotation(self) -> None:
+        if self.rotary_dim is None:
+            self._set("rotary_dim", self.head_dim)
+        turned = _validate.integer("rotary_dim", self.rotary_dim, low=1, high=self.head_dim)
+        if turned % 2 and self.position == "rope":
+            raise bad("rotary_dim", str(turned), 'an even number with position="rope"')
+        self._set("rope_magnitude", _validate.number("rope_magnitude", self.rope_magnitude, above=0.0))
+        if self.rope_frequencies is not None:
+            given = tuple(_validate.number("rope_frequencies", value, low=0.0) for value in self.rope_frequencies)
+            if len(given) != turned // 2:
+                raise bad("rope_frequencies", f"{len(given)} numbers", f"rotary_dim / 2 = {turned // 2} of them")
+            self._set("rope_frequencies", given)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,34 +23,44 @@ class Cache:
 
 
 class RMSNorm(nn.Module):
-    """``x / sqrt(mean(x²) + eps) * weight`` over the last axis (Zhang and Sennrich, 2019)."""
+    """``x / sqrt(mean(x²) + eps) * (offset + weight)`` over the last axis (Zhang and Sennrich, 2019)."""
 
-    def __init__(self, width: int, eps: float):
+    def __init__(self, width: int, eps: float, offset: float = 0.0):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
+        self.weight = nn.Parameter(torch.full((width,), 1.0 - offset))
+        self.eps, self.offset = eps, offset
+
+    @property
+    def scale(self) -> Tensor:
+        """offset + weight: what multiplies."""
+        return self.weight + self.offset if self.offset else self.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.scale
 
 
 def _norm(config: TransformerConfig) -> nn.Module:
     if config.norm == "rmsnorm":
-        return RMSNorm(config.d_model, config.norm_eps)
+        return RMSNorm(config.d_model, config.norm_eps, config.norm_offset)
     return nn.LayerNorm(config.d_model, eps=config.norm_eps)
 
 
 def rotation(config: TransformerConfig, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [..., head_dim / 2] of the rotation at ``positions`` [...], from fp64 (Su et al., 2021)."""
-    even = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device=positions.device)
-    angle = positions.double().unsqueeze(-1) * config.rope_theta ** (-even / config.head_dim)
-    return angle.cos().to(dtype), angle.sin().to(dtype)
+    """Cosines and sines [..., rotary_dim / 2] of the rotation at ``positions`` [...], from fp64 (Su et al., 2021)."""
+    if config.rope_frequencies is None:
+        even = torch.arange(0, config.rotary_dim, 2, dtype=torch.float64, device=positions.device)
+        frequency = config.rope_theta ** (-even / config.rotary_dim)
+    else:
+        frequency = torch.tensor(config.rope_frequencies, dtype=torch.float64, device=positions.device)
+    angle = positions.double().unsqueeze(-1) * frequency
+    return (config.rope_magnitude * angle.cos()).to(dtype), (config.rope_magnitude * angle.sin()).to(dtype)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Pairs (i, i + D/2) of x [B, H, T, D] turned by the angles whose cos and sin are [B or 1, 1, T, D/2]."""
-    a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+    """Pairs (i, i + R/2) of x [B, H, T, D]'s first R dimensions turned; cos and sin are [B or 1, 1, T, R/2]."""
+    half = cos.shape[-1]
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
 
 
 class Attention(nn.Module):
@@ -62,9 +73,12 @@ class Attention(nn.Module):
         self.q = nn.Linear(config.d_model, queries, bias=config.qkv_bias)
         self.k = nn.Linear(config.d_model, keys, bias=config.qkv_bias)
         self.v = nn.Linear(config.d_model, keys, bias=config.qkv_bias)
-        self.o = nn.Linear(queries, config.d_model, bias=config.bias)
-        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.window = config.window
+        self.o = nn.Linear(queries, config.d_model, bias=config.o_bias)
+        self.q_norm, self.k_norm = (
+            RMSNorm(config.head_dim, config.norm_eps, config.norm_offset) if config.qk_norm else nn.Identity()
+            for _ in range(2)
+        )
 
     def forward(
         self,
@@ -78,14 +92,20 @@ class Attention(nn.Module):
         v = self.v(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         if turn is not None:
             q, k = _rotate(q, *turn), _rotate(k, *turn)
-        if memory is None:
+        if memory is None and self.window is None:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         else:
-            keys, values = memory  # [B, Hkv, S, D], written at this call's positions
-            at = positions[:, None, :, None].expand_as(k)
-            keys.scatter_(2, at, k)
-            values.scatter_(2, at, v)
-            seen = torch.arange(keys.shape[2], device=x.device) <= positions[:, None, :, None]  # [B, 1, T, S]
+            keys, values, held = k, v, positions[:, None, None, :]
+            if memory is not None:
+                keys, values = memory  # [B, Hkv, S, D], written at this call's positions
+                at = positions[:, None, :, None].expand_as(k)
+                keys.scatter_(2, at, k)
+                values.scatter_(2, at, v)
+                held = torch.arange(keys.shape[2], device=x.device)
+            here = positions[:, None, :, None]
+            seen = held <= here  # [B, 1, T, S]
+            if self.window is not None:
+                seen = seen & (held > here - self.window)
             y = F.scaled_dot_product_attention(q, keys, values, attn_mask=seen, enable_gqa=True)
         return self.o(y.transpose(1, 2).flatten(2))
 
@@ -103,11 +123,23 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.gate is not None:
             gate = self.gate(x)
-            return self.down((F.silu(gate) if self.activation == "swiglu" else F.gelu(gate)) * self.up(x))
-        x = self.up(x)
-        if self.activation in ("gelu", "gelu_tanh"):
-            return self.down(F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none"))
-        return self.down(F.relu(x) if self.activation == "relu" else F.silu(x))
+            return self.down(_ACTIVATIONS[self.activation](gate) * self.up(x))
+        return self.down(_ACTIVATIONS[self.activation](self.up(x)))
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "swiglu": F.silu,
+    "geglu": F.gelu,
+    "geglu_tanh": _gelu_tanh,
+    "gelu": F.gelu,
+    "gelu_tanh": _gelu_tanh,
+    "relu": F.relu,
+    "silu": F.silu,
+}
 
 
 class Block(nn.Module):
@@ -117,6 +149,7 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.mlp_norm = _norm(config)
         self.mlp = MLP(config)
+        self.parallel = config.parallel
 
     def forward(
         self,
@@ -125,8 +158,8 @@ class Block(nn.Module):
         positions: Tensor,
         memory: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), turn, positions, memory)
-        return x + self.mlp(self.mlp_norm(x))
+        read = x + self.attention(self.attention_norm(x), turn, positions, memory)
+        return read + self.mlp(self.mlp_norm(x if self.parallel else read))
 
 
 class Transformer(nn.Module):
@@ -181,6 +214,10 @@ class Transformer(nn.Module):
         Tensor
             [B, T, V], in the parameters' dtype.
         """
+        return F.linear(self.hidden(tokens, positions, cache), self.head_weight)
+
+    def hidden(self, tokens: Tensor, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """The last norm's output [B, T, d_model], of which the head makes logits; arguments as :meth:`forward`'s."""
         config = self.config
         if tokens.ndim != 2 or tokens.dtype != torch.int64:
             raise bad("tokens", tokens, "int64 token ids of shape [B, T]")
@@ -191,6 +228,8 @@ class Transformer(nn.Module):
         elif positions.shape != tokens.shape:
             raise bad("positions", positions, f"the shape of tokens, {list(tokens.shape)}")
         x = self.embedding(tokens)
+        if config.embedding_scale != 1:
+            x = x * config.embedding_scale
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
         turn = None
@@ -199,7 +238,56 @@ class Transformer(nn.Module):
             turn = (cos.unsqueeze(1), sin.unsqueeze(1))
         for layer, block in enumerate(self.blocks):
             x = block(x, turn, positions, None if cache is None else (cache.keys[layer], cache.values[layer]))
-        return F.linear(self.norm(x), self.embedding.weight if self.head is None else self.head.weight)
+        return self.norm(x)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """[V, d_model]: what turns hidden states to logits."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    @classmethod
+    def from_transformers(cls, hf_model: nn.Module) -> Transformer:
+        """A Hugging Face causal language model as a Transformer with the same parameters, not copies.
+
+        Parameters
+        ----------
+        hf_model : GPT2LMHeadModel, or the ForCausalLM of GPTNeoX, Llama, Mistral, Qwen2, Qwen3 or Gemma; plain LoRA
+            layers of PEFT in it are read as W + scaling B A.
+
+        Returns
+        -------
+        Transformer
+            Its parameters are ``hf_model``'s own: train either, and the other, ``generate`` and ``score`` have it.
+            Where Hugging Face fuses or transposes, the weights are computed from the parameters at each use. It has no
+            dropout.
+
+        Raises
+        ------
+        TypeError, ValueError : naming the config's feature or the module that is not served.
+        """
+        from gmkern.decode import adapters
+
+        return adapters.from_transformers(hf_model)
+
+    def hf_state_dict(self, model_type: str) -> dict[str, Tensor]:
+        """The parameters under Hugging Face's names, for ``load_state_dict`` of a model of this config.
+
+        Parameters
+        ----------
+        model_type : "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3" or "gemma".
+
+        Returns
+        -------
+        dict
+            Detached; shared with the module where the layout is the same.
+
+        Raises
+        ------
+        ValueError : where the family has no place for a part of this model.
+        """
+        from gmkern.decode import adapters
+
+        return adapters.hf_state_dict(self, model_type)
 
     def new_cache(self, rows: int, length: int) -> Cache:
         """An empty cache for ``rows`` sequences of up to ``length`` tokens."""

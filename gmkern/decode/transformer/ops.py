@@ -12,6 +12,8 @@ from gmkern._library import ops
 fingerprint = ops.fingerprint.default
 pack_transformer = ops.pack_transformer.default
 transformer_logits = ops.transformer_logits.default
+transformer_hidden = ops.transformer_hidden.default
+transformer_head = ops.transformer_head.default
 generate_steps = ops.generate_steps.default
 
 
@@ -38,6 +40,26 @@ def _(
     eps: float,
 ) -> Tensor:
     return packed.new_empty(wanted.shape[0], shape[0])
+
+
+@torch.library.register_fake("gmkern::transformer_hidden")
+def _(
+    packed: Tensor,
+    turns: Tensor,
+    cache: Tensor,
+    tokens: Tensor,
+    slots: Tensor,
+    positions: Tensor,
+    wanted: Tensor,
+    shape: list[int],
+    eps: float,
+) -> Tensor:
+    return packed.new_empty(wanted.shape[0], shape[3])
+
+
+@torch.library.register_fake("gmkern::transformer_head")
+def _(packed: Tensor, hidden: Tensor, shape: list[int]) -> Tensor:
+    return packed.new_empty(hidden.shape[0], shape[0])
 
 
 @torch.library.register_fake("gmkern::generate_steps")

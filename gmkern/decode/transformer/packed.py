@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gmkern.decode.transformer import ops
 from gmkern.decode.transformer.config import ACTIVATIONS, NORMS, POSITIONS, TransformerConfig
-from gmkern.decode.transformer.module import Transformer, rotation
+from gmkern.decode.transformer.module import RMSNorm, Transformer, rotation
 
 SERVED = (torch.float32, torch.bfloat16, torch.float16)
 _LANES = 16
@@ -51,31 +51,42 @@ def shape_of(config: TransformerConfig) -> list[int]:
         ACTIVATIONS.index(config.activation),
         POSITIONS.index(config.position),
         int(config.qk_norm),
+        config.rotary_dim,
+        int(config.parallel),
+        config.window or 0,
     ]
 
 
+@torch.no_grad()
 def weights_of(model: Transformer) -> list[Tensor]:
-    """The parameters in the order of pack_transformer, an absent bias empty."""
-    none = torch.empty(0)
-    weights = [model.embedding.weight]
+    """What multiplies and adds, in the order of pack_transformer, an absent bias empty."""
+    none, scale = torch.empty(0), model.config.embedding_scale
+    embedding = model.embedding.weight
+    weights = [embedding if scale == 1 else embedding.float() * scale]
     if model.position_embedding is not None:
         weights.append(model.position_embedding.weight)
 
     def linear(module: torch.nn.Linear) -> None:
         weights.extend([module.weight, none if module.bias is None else module.bias])
 
+    def norm(module: torch.nn.Module) -> None:
+        if isinstance(module, RMSNorm):
+            weights.append(module.weight.float() + module.offset if module.offset else module.weight)
+        else:
+            weights.extend(module.parameters())
+
     block: Any
     for block in model.blocks:
         attention, mlp = block.attention, block.mlp
-        weights.extend(block.attention_norm.parameters())  # the weight, then a layer norm's bias
+        norm(block.attention_norm)
         for module in (attention.q, attention.k, attention.v, attention.o):
             linear(module)
-        weights.extend([*attention.q_norm.parameters(), *attention.k_norm.parameters()])
-        weights.extend(block.mlp_norm.parameters())
+        for module in (attention.q_norm, attention.k_norm, block.mlp_norm):
+            norm(module)
         for module in (mlp.up, mlp.down) if mlp.gate is None else (mlp.gate, mlp.up, mlp.down):
             linear(module)
-    weights.extend(model.norm.parameters())
-    weights.append(model.embedding.weight if model.head is None else model.head.weight)
+    norm(model.norm)
+    weights.append(model.head_weight)
     return weights
 
 
@@ -86,7 +97,8 @@ def pack(model: Transformer) -> Packed:
     which averaged weights are often swapped in. It costs one reading of the parameters, as one step for one row does.
     """
     parameters = [parameter.detach().contiguous() for parameter in model.parameters()]
-    key = (int(ops.fingerprint(parameters)), [parameter.dtype for parameter in parameters])
+    settings = [module.settings for module in model.modules() if hasattr(module, "settings")]
+    key = (int(ops.fingerprint(parameters)), [parameter.dtype for parameter in parameters], settings)
     cached = model.__dict__.get("_packed")
     if cached is None or cached[0] != key:
         shape = shape_of(model.config)
@@ -97,7 +109,7 @@ def pack(model: Transformer) -> Packed:
 
 
 def turns(config: TransformerConfig, length: int) -> Tensor:
-    """[length, head_dim]: the rotation's cosines, then its sines, at each position; [length, 0] without rope."""
+    """[length, rotary_dim]: the rotation's cosines, then its sines, at each position; [length, 0] without rope."""
     if config.position != "rope":
         return torch.empty(length, 0)
     return torch.cat(rotation(config, torch.arange(length), torch.float32), -1)
