@@ -33,13 +33,16 @@ help:
 demo: native
 	$(PY) -m gmkern demo
 
+# A process to a core, up to 8, and a thread to a process: tests of threads ask for theirs.
+PYTEST = env OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=logical --maxprocesses=8 --dist=worksteal
+
 # Every part runs, and one that fails fails the whole. The interpreter is a mode of the whole process.
 test: native
 	@status=0; \
 	part() { echo "== $$1"; shift; "$$@" || status=1; }; \
-	part "suite" $(PY) -m pytest tests --ignore=tests/triton --ignore=tests/aot; \
-	part "Triton in its interpreter" env TRITON_INTERPRET=1 $(PY) -m pytest tests/triton; \
-	part "Triton ahead of time" $(PY) -m pytest tests/aot; \
+	part "suite" $(PYTEST) tests --ignore=tests/triton --ignore=tests/aot; \
+	part "Triton in its interpreter" env TRITON_INTERPRET=1 $(PYTEST) tests/triton; \
+	part "Triton ahead of time" $(PYTEST) tests/aot; \
 	exit $$status
 
 $(VENV)/.ready: pyproject.toml setup.py tools/bootstrap.py

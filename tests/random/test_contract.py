@@ -107,14 +107,13 @@ def test_every_isa_gives_the_same_bits(isa):
 
 
 def test_rare_tail_words_are_refined_alike():
-    """Words below 256 come once in 2^24: draw until some are met, and see that both backends refine them."""
-    n, rows = 1 << 21, 16
-    ids = torch.arange(rows)
-    words = reference.words(torch.tensor(5), ids, torch.tensor(0), n, 0)
+    """Words below 256 come once in 2^24; seed 75 has one early, and both backends refine it."""
+    seed, ids, n = 75, torch.arange(1), 1 << 14
+    words = reference.words(torch.tensor(seed), ids, torch.tensor(0), n, 0)
     row, element = torch.nonzero(words < 256, as_tuple=True)
-    assert 1 <= len(row) <= 12, "2 are expected in 2^25 words"
-    drawn = gmkern.random.gumbel(5, ids, 0, n, backend="cpu")[row, element]
-    second = reference.words(torch.tensor(5), ids, torch.tensor(0), n, streams.TAIL)[row, element]
+    assert element.tolist() == [11732]
+    drawn = gmkern.random.gumbel(seed, ids, 0, n, backend="cpu")[row, element]
+    second = reference.words(torch.tensor(seed), ids, torch.tensor(0), n, streams.TAIL)[row, element]
     assert torch.equal(drawn, reference.gumbel_from_word(words[row, element], second))
     assert not torch.equal(drawn, reference.gumbel_from_word(words[row, element])), "the control: unrefined differs"
 
