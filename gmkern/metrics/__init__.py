@@ -9,6 +9,7 @@ from gmkern.metrics.outliers import knn_anomaly_score, local_outlier_factor
 from gmkern.metrics.prdc import PRDC, prdc
 from gmkern.metrics.realism import realism
 from gmkern.metrics.report import Curve, Report, Scores
+from gmkern.metrics.sliced import sliced_wasserstein
 from gmkern.metrics.vendi import vendi_score
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "novelty",
     "prdc",
     "realism",
+    "sliced_wasserstein",
     "vendi_score",
 ]
