@@ -28,6 +28,14 @@ OWNERS: tuple[Owner, ...] = (
     Owner("neighbors.knn", "cpu", "reference", ("knn", "edge_pull"), "no GPU kernel yet: blocked PyTorch there"),
     Owner("neighbors.count_within", "cpu", "reference", ("count_within",), "as above"),
     Owner(
+        "neighbors.kernel_sum",
+        "cpu",
+        "reference",
+        ("kernel_sum", "kernel_sum_backward", "kernel_sum_resume", "kernel_sum_total"),
+        "as above",
+    ),
+    Owner("neighbors.log_kernel_sum", "cpu", "reference", ("kernel_sum", "kernel_sum_backward"), "as above"),
+    Owner(
         "decode.sample",
         "cpu",
         "triton",

@@ -24,8 +24,12 @@ struct CountWithin {
 
 }  // namespace
 
-void count_sweep_fp32(const Sweep<float>& s, const Counts<float>& to) { sweep(s, CountWithin<float>{s, to}); }
-void count_sweep_fp64(const Sweep<double>& s, const Counts<double>& to) { sweep(s, CountWithin<double>{s, to}); }
+void count_sweep_fp32(const Sweep<float>& s, const Counts<float>& to) {
+    sweep<SquaredDifference>(s, CountWithin<float>{s, to});
+}
+void count_sweep_fp64(const Sweep<double>& s, const Counts<double>& to) {
+    sweep<SquaredDifference>(s, CountWithin<double>{s, to});
+}
 
 }  // namespace GM_ISA
 }  // namespace gm

@@ -41,8 +41,12 @@ struct KeepNearest {
 
 }  // namespace
 
-void knn_sweep_fp32(const Sweep<float>& s, const Reservoirs<float>& to) { sweep(s, KeepNearest<float>{s, to}); }
-void knn_sweep_fp64(const Sweep<double>& s, const Reservoirs<double>& to) { sweep(s, KeepNearest<double>{s, to}); }
+void knn_sweep_fp32(const Sweep<float>& s, const Reservoirs<float>& to) {
+    sweep<SquaredDifference>(s, KeepNearest<float>{s, to});
+}
+void knn_sweep_fp64(const Sweep<double>& s, const Reservoirs<double>& to) {
+    sweep<SquaredDifference>(s, KeepNearest<double>{s, to});
+}
 
 }  // namespace GM_ISA
 }  // namespace gm

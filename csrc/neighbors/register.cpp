@@ -18,4 +18,23 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
     // The pull of weighted edges, weights and indices [B, N, k]: to_queries[i] = sum_k w_ik (q_i - r_j) over its edges
     // (i, j = indices[i, k]), to_references[j] = the same sum, negated, over the edges that end in j; fp32 or fp64
     m.def("edge_pull(Tensor queries, Tensor references, Tensor indices, Tensor weights) -> (Tensor, Tensor)");
+    // sum_j weights_j K(q_i, r_j), or its logarithm where log_weights are given. rates, weights, log_weights [B, M] of
+    // the distances' dtype; kernel: 0 exp(-rate d^2), 1 exp(-rate d), 2 (1 + rate d^2)^-exponent, 3 -rate d, 4 (rate
+    // <q, r> + offset)^degree (no logarithm of the last two) -> [B, N]
+    m.def(
+        "kernel_sum(Tensor queries, Tensor references, Tensor rates, Tensor weights, Tensor? log_weights, int kernel, "
+        "float exponent, float offset, int degree, bool exclude_self) -> Tensor");
+    // The gradients of queries, references, weights and rates, for the gradient `incoming` of the sums; those that are
+    // not asked for have no rows
+    m.def(
+        "kernel_sum_backward(Tensor incoming, Tensor sums, Tensor queries, Tensor references, Tensor rates, "
+        "Tensor weights, Tensor? log_weights, int kernel, float exponent, float offset, int degree, "
+        "bool exclude_self, bool of_queries, bool of_references) -> (Tensor, Tensor, Tensor, Tensor)");
+    // The same sums over references first, first + 1, ... (first a multiple of 16), gone on from a state [B, N, 17] of
+    // float64: sixteen lanes of 0 and a peak of -inf at the start; kernel_sum_total ends it -> [B, N] float64
+    m.def(
+        "kernel_sum_resume(Tensor state, Tensor queries, Tensor references, Tensor rates, Tensor weights, "
+        "Tensor? log_weights, int kernel, float exponent, float offset, int degree, bool exclude_self, SymInt first) "
+        "-> Tensor");
+    m.def("kernel_sum_total(Tensor state, bool log) -> Tensor");
 }

@@ -332,7 +332,7 @@ void screen(const Screen& s) {
 template <class F>
 F square_of(const F* x, const F* y, int64_t width) {
     x16<F> sum;
-    difference_tile<1, 1>(x, y, width, &sum, 1);
+    pair_tile<SquaredDifference, 1, 1>(x, y, width, &sum, 1);
     return sum_lanes(sum);
 }
 

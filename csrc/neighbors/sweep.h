@@ -1,8 +1,9 @@
-// The tile engine: a tile of queries meets a block of references, and a reducer folds the distances away.
+// The tile engine: a tile of queries meets a block of references, and a reducer folds the pairs' values away.
 //
 // A squared distance has one order of sums (docs/neighbors.md): lane d % 16 adds (q_d - r_d)^2 in the order of d, each
 // product and sum rounded on its own, then sum_lanes' tree. Both loops below follow it: where lanes are coordinates as
 // it stands, where lanes are references with one variable per coordinate and the tree written over the variables.
+// Other values of a pair (inner products, ...) differ in the Term alone.
 // This header is for body files only.
 #pragma once
 
@@ -10,6 +11,29 @@
 #include "neighbors/neighbors.h"
 
 GM_NAMESPACE_BEGIN
+
+// What a coordinate gives to the value of a pair, and how two such are joined. Two zeros give 0: padding is free.
+struct SquaredDifference {
+    template <class V>
+    static GM_HD V of(V x, V y) {
+        const V e = x - y;
+        return e * e;
+    }
+    template <class V>
+    static GM_HD V join(V a, V b) {
+        return a + b;
+    }
+};
+struct Product {
+    template <class V>
+    static GM_HD V of(V x, V y) {
+        return x * y;
+    }
+    template <class V>
+    static GM_HD V join(V a, V b) {
+        return a + b;
+    }
+};
 
 // Bit i: !(a[i] >= b[i]), so true where either is NaN.
 GM_HD uint32_t bits_not_ge(f32x16 a, f32x16 b) {
@@ -48,51 +72,69 @@ GM_HD uint32_t bits_le(x16<F> a, x16<F> b) {
     return 0xffffu & ~bits_not_ge(b, a);
 }
 
-// out[i] = sum_lanes(acc[i]) for sixteen packs.
-GM_HD f32x16 sum_lanes_of_16(const f32x16* acc) {
+// The lanes of a pack joined in sum_lanes' order.
+template <class Term, class F>
+GM_HD F join_lanes(x16<F> a) {
+    alignas(64) F v[16];
+    a.store(v);
+    for (int half = 8; half >= 1; half /= 2)
+        for (int i = 0; i < half; ++i) v[i] = Term::join(v[i], v[i + half]);
+    return v[0];
+}
+
+// out[i] = join_lanes(acc[i]) for sixteen packs.
+template <class Term>
+GM_HD f32x16 join_lanes_of_16(const f32x16* acc) {
 #if defined(__AVX512F__)
-    // Each step adds the halves of the written tree for two packs at once; the packs are taken in the order that leaves
-    // pack i's sum in lane i.
+    // Each step joins the halves of the written tree for two packs at once; the packs are taken in the order that
+    // leaves pack i's value in lane i.
+    const auto join = [](__m512 x, __m512 y) __attribute__((always_inline)) {
+        f32x16 a, b;
+        a.p[0] = (f32x16::native)x;
+        b.p[0] = (f32x16::native)y;
+        return (__m512)Term::join(a, b).p[0];
+    };
     __m512 a[8], b[4], c[2];
     for (int i = 0; i < 8; ++i) {  // packs (i, i + 8): eight lanes each
         const __m512 x = (__m512)acc[i].p[0], y = (__m512)acc[i + 8].p[0];
-        a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
+        a[i] = join(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
     }
     for (int i = 0; i < 4; ++i)  // packs i, i + 8, i + 4, i + 12: four lanes each
-        b[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 4], 0x88), _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd));
+        b[i] = join(_mm512_shuffle_f32x4(a[i], a[i + 4], 0x88), _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd));
     for (int i = 0; i < 2; ++i)  // per 128 bits: packs i and i + 2, two lanes each
-        c[i] = _mm512_add_ps(_mm512_shuffle_ps(b[i], b[i + 2], 0x44), _mm512_shuffle_ps(b[i], b[i + 2], 0xee));
+        c[i] = join(_mm512_shuffle_ps(b[i], b[i + 2], 0x44), _mm512_shuffle_ps(b[i], b[i + 2], 0xee));
     // per 128 bits: packs 0, 2, 1, 3 plus the base of that quarter (0, 8, 4, 12)
-    const __m512 sums = _mm512_add_ps(_mm512_shuffle_ps(c[0], c[1], 0x88), _mm512_shuffle_ps(c[0], c[1], 0xdd));
+    const __m512 joined = join(_mm512_shuffle_ps(c[0], c[1], 0x88), _mm512_shuffle_ps(c[0], c[1], 0xdd));
     const __m512i order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
     f32x16 out;
-    out.p[0] = (f32x16::native)_mm512_permutexvar_ps(order, sums);
+    out.p[0] = (f32x16::native)_mm512_permutexvar_ps(order, joined);
     return out;
 #else
     alignas(64) float out[16];
-    for (int i = 0; i < 16; ++i) out[i] = sum_lanes(acc[i]);
+    for (int i = 0; i < 16; ++i) out[i] = join_lanes<Term>(acc[i]);
     return f32x16::load(out);
 #endif
 }
-GM_HD f64x16 sum_lanes_of_16(const f64x16* acc) {
+template <class Term>
+GM_HD f64x16 join_lanes_of_16(const f64x16* acc) {
     alignas(64) double out[16];
-    for (int i = 0; i < 16; ++i) out[i] = sum_lanes(acc[i]);
+    for (int i = 0; i < 16; ++i) out[i] = join_lanes<Term>(acc[i]);
     return f64x16::load(out);
 }
 
 // The written tree over variables v[0 .. W-1] (zeros above): v[i] + v[i + 8], then + 4, + 2, + 1.
-template <int W, class V>
-GM_HD V sum_variables(V* v) {
+template <class Term, int W, class V>
+GM_HD V join_variables(V* v) {
 #pragma GCC unroll 4
     for (int half = 8; half >= 1; half /= 2)
 #pragma GCC unroll 8
         for (int i = 0; i < half; ++i)
-            if (i + half < W) v[i] = v[i] + v[i + half];
+            if (i + half < W) v[i] = Term::join(v[i], v[i + half]);
     return v[0];
 }
 
-// Lanes are references. reduce(query row, first reference of the group in the block, lanes in use, squared distances)
-template <int W, class F, class Reduce>
+// Lanes are references. reduce(query row, first reference of the group in the block, lanes in use, values)
+template <class Term, int W, class F, class Reduce>
 inline void sweep_low(const Sweep<F>& s, Reduce& reduce) {
     using V = x16<F>;
     for (int64_t q = 0; q < s.query_count; q += kQueryTile) {
@@ -104,11 +146,8 @@ inline void sweep_low(const Sweep<F>& s, Reduce& reduce) {
             for (int i = 0; i < rows; ++i) {
                 V v[W];
 #pragma GCC unroll 16
-                for (int d = 0; d < W; ++d) {
-                    const V e = V(x[i * W + d]) - V::load(y + d * kGroup);
-                    v[d] = e * e;
-                }
-                reduce(q + i, r, lanes, sum_variables<W>(v));
+                for (int d = 0; d < W; ++d) v[d] = Term::of(V(x[i * W + d]), V::load(y + d * kGroup));
+                reduce(q + i, r, lanes, join_variables<Term, W>(v));
             }
         }
     }
@@ -131,8 +170,8 @@ struct TileOf<double> {
 };
 
 // Lanes are coordinates. A register tile of Q queries x R references: acc[i * stride + j] of query i, reference j.
-template <int Q, int R, class F>
-GM_HD void difference_tile(const F* x, const F* y, int64_t width, x16<F>* acc, int stride) {
+template <class Term, int Q, int R, class F>
+GM_HD void pair_tile(const F* x, const F* y, int64_t width, x16<F>* acc, int stride) {
     using V = x16<F>;
     V a[Q][R];
 #pragma GCC unroll 4
@@ -147,10 +186,7 @@ GM_HD void difference_tile(const F* x, const F* y, int64_t width, x16<F>* acc, i
         for (int j = 0; j < R; ++j) {
             const V ys = V::load(y + j * width + d);
 #pragma GCC unroll 4
-            for (int i = 0; i < Q; ++i) {
-                const V e = xs[i] - ys;
-                a[i][j] = a[i][j] + e * e;
-            }
+            for (int i = 0; i < Q; ++i) a[i][j] = Term::join(a[i][j], Term::of(xs[i], ys));
         }
     }
 #pragma GCC unroll 4
@@ -159,7 +195,7 @@ GM_HD void difference_tile(const F* x, const F* y, int64_t width, x16<F>* acc, i
         for (int j = 0; j < R; ++j) acc[i * stride + j] = a[i][j];
 }
 
-template <class F, class Reduce>
+template <class Term, class F, class Reduce>
 inline void sweep_high(const Sweep<F>& s, Reduce& reduce) {
     constexpr int Q = TileOf<F>::queries, R = TileOf<F>::references;
     x16<F> acc[Q][kGroup];
@@ -169,29 +205,29 @@ inline void sweep_high(const Sweep<F>& s, Reduce& reduce) {
         for (int64_t r = 0; r < s.count; r += kGroup) {
             const int lanes = static_cast<int>(s.count - r < kGroup ? s.count - r : kGroup);
             for (int j = 0; j < lanes; j += R)
-                difference_tile<Q, R>(x, s.references + (r + j) * s.width, s.width, &acc[0][j], kGroup);
-            for (int i = 0; i < rows; ++i) reduce(q + i, r, lanes, sum_lanes_of_16(acc[i]));
+                pair_tile<Term, Q, R>(x, s.references + (r + j) * s.width, s.width, &acc[0][j], kGroup);
+            for (int i = 0; i < rows; ++i) reduce(q + i, r, lanes, join_lanes_of_16<Term>(acc[i]));
         }
     }
 }
 
-template <class F, class Reduce>
+template <class Term, class F, class Reduce>
 inline void sweep(const Sweep<F>& s, Reduce reduce) {
     switch (s.width) {
         case 1:
-            return sweep_low<1>(s, reduce);
+            return sweep_low<Term, 1>(s, reduce);
         case 2:
-            return sweep_low<2>(s, reduce);
+            return sweep_low<Term, 2>(s, reduce);
         case 3:
-            return sweep_low<3>(s, reduce);
+            return sweep_low<Term, 3>(s, reduce);
         case 4:
-            return sweep_low<4>(s, reduce);
+            return sweep_low<Term, 4>(s, reduce);
         case 8:
-            return sweep_low<8>(s, reduce);
+            return sweep_low<Term, 8>(s, reduce);
         case 16:
-            return sweep_low<16>(s, reduce);
+            return sweep_low<Term, 16>(s, reduce);
         default:
-            return sweep_high(s, reduce);
+            return sweep_high<Term>(s, reduce);
     }
 }
 

@@ -33,7 +33,7 @@ GM_HD x16<F> squares_to(const F* x, const F* points) {
         const x16<F> e = x16<F>(x[d]) - x16<F>::load(points + d * kGroup);
         v[d] = e * e;
     }
-    return sum_variables<W>(v);
+    return join_variables<SquaredDifference, W>(v);
 }
 
 // The same for the nearest point of each of sixteen boxes: rounding is monotone, so no computed square of a point in
@@ -47,7 +47,7 @@ GM_HD x16<F> squares_to_boxes(const F* x, const F* boxes) {
         const x16<F> e = max(max(least - at, at - most), x16<F>(F(0)));
         v[d] = e * e;
     }
-    return sum_variables<W>(v);
+    return join_variables<SquaredDifference, W>(v);
 }
 
 // Bit i: values[i] < bound.
