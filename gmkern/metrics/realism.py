@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from gmkern import _validate
 from gmkern._validate import ArrayLike
+from gmkern.metrics._balls import deepest
 from gmkern.metrics._samples import samples
 from gmkern.neighbors.knn import knn
-
-_BUCKETS = 4  # of real samples whose balls have nearly one radius: more would cost a search each, fewer prune less
 
 
 def realism(real: ArrayLike, generated: ArrayLike, k: int = 5, *, backend: str | None = None) -> Tensor:
@@ -37,9 +35,7 @@ def realism(real: ArrayLike, generated: ArrayLike, k: int = 5, *, backend: str |
 
     Notes
     -----
-    Exact, without an [N, M] matrix: balls are taken in buckets of nearly one radius. In each the nearest centre is
-    asked for, then, four times as many at a time, further ones, where the bucket's largest radius over the distance of
-    the last one found is above the best ratio so far.
+    Exact; no [N, M] matrix is held.
 
     Source: Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019, section
     5.
@@ -60,22 +56,7 @@ def realism(real: ArrayLike, generated: ArrayLike, k: int = 5, *, backend: str |
 
 def realism_of(x: Tensor, y: Tensor, radii: Tensor, backend: str | None) -> Tensor:
     """The scores [N] of x [N, D] by balls of radii [M] around y [M, D]."""
-    kept = (radii <= radii.quantile(0.5) if radii.numel() <= 1 << 24 else radii <= radii.median()).nonzero()[:, 0]
-    kept = kept[radii[kept].argsort(descending=True, stable=True)]
-    best = radii.new_zeros(x.shape[0])
-    everyone = torch.arange(x.shape[0], device=x.device)
-    open_ = [(bucket, everyone) for bucket in kept.chunk(_BUCKETS)]
-    k = 1
-    while open_:
-        left = []
-        for bucket, todo in open_:
-            found = knn(x[todo], y[bucket], min(k, len(bucket)), backend=backend)
-            ratio = torch.where(found.distances == 0, torch.inf, radii[bucket][found.indices] / found.distances)
-            best[todo] = torch.maximum(best[todo], ratio.amax(1))
-            if k < len(bucket):
-                # Those farther than the last one found have ratios of at most this.
-                left.append((bucket, todo, radii[bucket[0]] / found.distances[:, -1]))
-        open_ = [(bucket, todo[most > best[todo]]) for bucket, todo, most in left]
-        open_ = [(bucket, todo) for bucket, todo in open_ if todo.numel()]
-        k *= 4
-    return best
+    ordered = radii.sort().values
+    middle = (ordered[(len(radii) - 1) // 2] + ordered[len(radii) // 2]) / 2
+    kept = radii <= middle
+    return deepest(x, y[kept], radii[kept], backend)
