@@ -46,8 +46,15 @@ OWNERS: tuple[Owner, ...] = (
         "decode.token_logprobs",
         "cpu",
         "triton",
-        ("token_logprobs", "token_logprobs_backward", "score_tokens", "score_tokens_backward"),
+        ("token_logprobs", "token_logprobs_backward"),
         "as above",
+    ),
+    Owner(
+        "decode.score",
+        "cpu",
+        "reference",
+        ("score_tokens", "score_tokens_backward", "transformer_hidden", "transformer_head"),
+        "generate's engine and row function, so that values are its bits",
     ),
     Owner(
         "decode.generate",

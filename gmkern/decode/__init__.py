@@ -2,6 +2,7 @@
 
 from gmkern.decode.generate import FinishedRow, Generation, Guidance, generate, generate_stream
 from gmkern.decode.sample import Sample, SamplingParams, sample, token_logprobs
+from gmkern.decode.score import Score, score
 from gmkern.decode.transformer import Transformer, TransformerConfig
 
 __all__ = [
@@ -10,10 +11,12 @@ __all__ = [
     "Guidance",
     "Sample",
     "SamplingParams",
+    "Score",
     "Transformer",
     "TransformerConfig",
     "generate",
     "generate_stream",
     "sample",
+    "score",
     "token_logprobs",
 ]

@@ -24,7 +24,12 @@ def output_of(name: str) -> str:
 
 
 def test_each_example_is_tested():
-    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["decode.py", "dynamics.py", "neighbors.py"]
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == [
+        "decode.py",
+        "dynamics.py",
+        "neighbors.py",
+        "rollouts.py",
+    ]
 
 
 def test_neighbors_finds_each_planted_copy():
@@ -49,3 +54,13 @@ def test_decode_learns_from_what_the_sampler_reports():
     assert rewards[0] < 0.3
     assert rewards[-1] > 0.6
     assert max(gaps) < 1e-4
+
+
+def test_rollouts_have_ratios_of_exactly_one_and_learn():
+    text = output_of("rollouts.py")
+    rewards = [float(number) for number in re.findall(r"gmkern: step .* reward ([\d.]+)", text)]
+    assert rewards[0] < 0.2
+    assert rewards[-1] > 0.4
+    assert float(re.search(r"gmkern: ratios are off 1 by at most (\S+);", text).group(1)) == 0
+    if "not installed" not in text:  # the control: with another sampler than the trainer's model it is not so
+        assert float(re.search(r"transformers: ratios are off 1 by at most (\S+);", text).group(1)) > 0

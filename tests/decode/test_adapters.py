@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gmkern.decode import SamplingParams, Transformer, TransformerConfig, generate
+from gmkern.decode import SamplingParams, Transformer, TransformerConfig, generate, score
 from gmkern.decode.adapters import resolve
 from tests.decode.transformer_truth import tolerance
 
@@ -218,3 +218,34 @@ def test_lora_layers_are_read_merged(generator):
     dora = peft.get_peft_model(build("llama"), peft.LoraConfig(r=3, target_modules=["q_proj"], use_dora=True))
     with pytest.raises(ValueError, match="^model.self_attn.q_proj: got a LoRA layer with use_dora; .*merge_and_unload"):
         generate(dora, n=1, max_new_tokens=2, seed=1)
+
+
+@pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "llama3", "gemma"])
+def test_scores_are_exact_and_train_their_parameters(case, generator):
+    theirs = build(case)
+    given = prompts(generator, (5, 1, 11, 2))
+    drawn = generate(theirs, given, max_new_tokens=12, seed=1)
+    got = score(theirs, drawn.tokens, drawn.lengths, prompts=given)
+    assert torch.equal(got, drawn.logprobs)
+    got.sum().backward()
+    gradients = {name: p.grad.clone() for name, p in theirs.named_parameters()}
+    theirs.zero_grad()
+    total = 0.0
+    for row, prompt in enumerate(given):
+        log = theirs(torch.cat([prompt, drawn.tokens[row, :-1]])[None]).logits[0, prompt.numel() - 1 :].log_softmax(-1)
+        total = total + log.gather(1, drawn.tokens[row, :, None]).sum()
+    total.backward()
+    for name, parameter in theirs.named_parameters():
+        # float32 on both sides: rounding through 2 layers, of sums over 48 tokens
+        assert (parameter.grad - gradients[name]).abs().max() < 2e-4 * float(gradients[name].abs().max()) + 1e-6, name
+
+
+def test_dropout_in_train_mode_is_named():
+    theirs = build("gpt2").train()
+    drawn = generate(theirs, n=2, max_new_tokens=3, seed=1)
+    with pytest.raises(ValueError, match=r"^exact: got True for a model in train mode with resid_pdrop = 0.1; takes"):
+        score(theirs, drawn.tokens, drawn.lengths)
+    assert torch.equal(score(theirs.eval(), drawn.tokens, drawn.lengths), drawn.logprobs)
+    llama = build("llama").train()  # no dropout in its config
+    drawn = generate(llama, n=2, max_new_tokens=3, seed=1)
+    assert torch.equal(score(llama, drawn.tokens, drawn.lengths), drawn.logprobs)

@@ -65,7 +65,8 @@ def generate(
     guidance : :class:`~gmkern.decode.Guidance`: a second, unconditional sequence a row, and logits beyond the two.
         ``raw_logprobs`` are then those of the guided logits. Needs a Transformer.
     mask_fn : ``(tokens [B, T], lengths [B]) -> [B, V]`` bool, the tokens that are allowed next; tokens and lengths are
-        the new tokens of the rows that draw now, as they will be in the result.
+        the new tokens of the rows that draw now, as they will be in the result. If it takes a third argument it is
+        told which rows they are, [B] int64.
     epsilon : in [0, 1], or a tensor [N]: the probability with which a token is a uniform choice among the legal ones;
         ``logprobs`` are those of this behaviour (see :func:`~gmkern.decode.sample`).
     num_samples : rows a prompt: N counts each, and they stand together. The compiled engine reads their prompt once.

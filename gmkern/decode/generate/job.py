@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from gmkern.decode.generate.guidance import Guidance
 from gmkern.decode.sample import SamplingParams
 from gmkern.decode.sample.params import checked_epsilon
 
-MaskFn = Callable[[Tensor, Tensor], Tensor]
+MaskFn = Callable[..., Tensor]  # (tokens, lengths) or (tokens, lengths, rows) -> bool
 LogitsProcessor = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -166,6 +167,23 @@ def check_params(params: SamplingParams, epsilon: float | Tensor, rows: int) -> 
     for name, value in [*given, ("epsilon", epsilon)]:
         if isinstance(value, Tensor) and value.ndim == 1 and value.shape[0] not in (1, rows):
             raise bad(name, value, f"one value or shape [{rows}], one a row")
+
+
+def allowed(mask_fn: MaskFn, tokens: Tensor, lengths: Tensor, rows: Tensor, shape: list[int]) -> Tensor:
+    """What ``mask_fn`` says of some rows, checked; it is told which rows they are if it takes a third argument."""
+    mask = mask_fn(tokens, lengths, rows) if _takes_three(mask_fn) else mask_fn(tokens, lengths)
+    if not isinstance(mask, Tensor) or list(mask.shape) != shape or mask.dtype != torch.bool:
+        what = f"{mask.dtype} of shape {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+        raise bad("mask_fn", f"a call that returned {what}", f"a bool tensor {shape}", error=TypeError)
+    return mask
+
+
+def _takes_three(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind(0, 0, 0)
+    except (TypeError, ValueError):  # another number of arguments, or no signature to read
+        return False
+    return True
 
 
 def row_values(value: float | Tensor, rows: Tensor) -> float | Tensor:

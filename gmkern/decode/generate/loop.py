@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gmkern._progress import bar
 from gmkern._validate import bad
-from gmkern.decode.generate.job import Job, row_values, rows_of
+from gmkern.decode.generate.job import Job, allowed, row_values, rows_of
 from gmkern.decode.generate.result import Generation, empty_generation
 from gmkern.decode.sample import Sample, SamplingParams, sample, token_logprobs
 
@@ -112,6 +112,7 @@ def _chunk(
                 logits[drawing],
                 tokens,
                 index,
+                begin + draw,
                 job,
                 here,
                 seed[draw],
@@ -159,6 +160,7 @@ def _draw(
     logits: Tensor,
     tokens: Tensor,
     index: Tensor,
+    rows: Tensor,
     job: Job,
     params: SamplingParams,
     seed: Tensor,
@@ -169,18 +171,14 @@ def _draw(
     backend: str | None,
 ) -> tuple[Sample, Tensor]:
     """One token a row [b] and its raw log-probability, the hooks having had their say."""
-    rows, vocab = logits.shape
     mask = None
     if job.mask_fn is not None:
-        mask = job.mask_fn(tokens.clone(), index.clone())
-        if not isinstance(mask, Tensor) or mask.shape != logits.shape or mask.dtype != torch.bool:
-            takes = f"a bool tensor [{rows}, {vocab}]"
-            raise bad("mask_fn", f"a call that returned {_what(mask)}", takes, error=TypeError)
+        mask = allowed(job.mask_fn, tokens.clone(), index.clone(), rows, list(logits.shape))
     processed = logits
     if job.logits_processor is not None:
         processed = job.logits_processor(tokens.clone(), index.clone(), logits.clone())
         if not isinstance(processed, Tensor) or processed.shape != logits.shape or processed.dtype != logits.dtype:
-            takes = f"logits [{rows}, {vocab}] of dtype {logits.dtype}"
+            takes = f"logits {list(logits.shape)} of dtype {logits.dtype}"
             raise bad("logits_processor", f"a call that returned {_what(processed)}", takes, error=TypeError)
     drawn = sample(
         processed,

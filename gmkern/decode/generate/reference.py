@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gmkern.decode.transformer.module import Cache
-
 if TYPE_CHECKING:
     from gmkern.decode.generate.job import Job
     from gmkern.decode.transformer import Transformer
@@ -37,7 +35,7 @@ class ReferenceSteps:
         device = self.filled.device
         tokens, at = tokens.to(device), torch.searchsorted(self.rows, live.to(device))
         some = live.shape[0] < self.rows.shape[0]  # not all rows move
-        cache = Cache(self.cache.keys[:, at], self.cache.values[:, at]) if some else self.cache
+        cache = type(self.cache)(self.cache.keys[:, at], self.cache.values[:, at]) if some else self.cache
         positions = self.filled[at].unsqueeze(1) + torch.arange(tokens.shape[1], device=device)
         self.filled[at] += tokens.shape[1]
         logits = self.model(tokens, positions, cache)[:, -1]

@@ -1,0 +1,54 @@
+"""Hidden states at the scored positions: by the compiled engine, with generate's bits, and by the PyTorch module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gmkern.decode.score.job import Sequences
+from gmkern.decode.transformer import Transformer, ops, packed
+
+_TOKENS = 4096  # that one call of the engine takes, about: enough to fill its tiles, and a small cache
+
+
+def by_engine(weights: packed.Packed, given: Sequences) -> Tensor:
+    """[Q, d_model] float32. A row's bits do not depend on the rows beside it."""
+    ends = given.lengths.cumsum(0)
+    longest = int(given.lengths.max()) if given.lengths.numel() else 0
+    size = max(1, _TOKENS // max(longest, 1))
+    cache = packed.new_cache(weights.config, min(size, given.lengths.shape[0]), max(longest, 1))
+    turns, out = packed.turns(weights.config, cache.shape[3]), []
+    for first in range(0, given.lengths.shape[0], size):
+        lengths = given.lengths[first : first + size]
+        begin, end = int(ends[first] - lengths[0]), int(ends[first + lengths.shape[0] - 1])
+        slots = torch.arange(lengths.shape[0]).repeat_interleave(lengths)
+        positions = torch.arange(end - begin) - (lengths.cumsum(0) - lengths)[slots]
+        wanted = given.wanted[torch.searchsorted(given.wanted, begin) : torch.searchsorted(given.wanted, end)] - begin
+        out.append(
+            ops.transformer_hidden(
+                weights.weights,
+                turns,
+                cache,
+                given.tokens[begin:end],
+                slots,
+                positions,
+                wanted,
+                weights.shape,
+                weights.eps,
+            )
+        )
+    return torch.cat(out) if out else torch.empty(0, weights.config.d_model)
+
+
+def by_module(model: Transformer, given: Sequences) -> Tensor:
+    """[Q, d_model] with gradients, in the parameters' dtype, from one forward of rows padded on the right."""
+    device = model.embedding.weight.device
+    if given.wanted.numel() == 0:
+        return model.embedding.weight.new_zeros(0, model.config.d_model)
+    longest = int(given.lengths.max())
+    row = torch.arange(given.lengths.shape[0]).repeat_interleave(given.lengths)
+    at = torch.arange(row.shape[0]) - (given.lengths.cumsum(0) - given.lengths)[row]
+    tokens = torch.zeros(given.lengths.shape[0], longest, dtype=torch.int64)
+    tokens[row, at] = given.tokens
+    hidden = model.hidden(tokens.to(device))
+    return hidden[row[given.wanted].to(device), at[given.wanted].to(device)]
