@@ -16,6 +16,7 @@ from gmkern.metrics._resampling import FRECHET, subset
 from gmkern.metrics._samples import samples
 
 _ROWS = 8192  # taken to float64 at a time
+_ROUNDING = 1e-5  # of a given matrix: as far from symmetric and from positive as products of float32 numbers are
 
 
 class Moments(NamedTuple):
@@ -74,9 +75,9 @@ def frechet_distance(x: ArrayLike | Moments, y: ArrayLike | Moments) -> float:
 
     Notes
     -----
-    All in float64. The last trace is the sum of the singular values of A^T A', where C = A A^T from its
-    eigenvalues: no square root of a product that is not symmetric is taken, and singular covariances (N <= D) need no
-    offset on the diagonal. The relative error is of the order D * 2^-52, and sqrt(D * 2^-52) where covariances
+    All in float64. The last trace is that of (A'^T C A')^(1/2), where C' = A' A'^T from its eigenvalues: no square
+    root of a product that is not symmetric is taken, and singular covariances (N <= D) need no offset on the
+    diagonal. The relative error is of the order D * 2^-52, and sqrt(D * 2^-52) where covariances
     are singular. Not differentiable. The estimate's bias is of the order 1/N: :func:`frechet_distance_infinity`.
 
     Source: Dowson and Landau, "The Fréchet distance between multivariate normal distributions", 1982; Heusel et al.,
@@ -92,7 +93,7 @@ def frechet_distance(x: ArrayLike | Moments, y: ArrayLike | Moments) -> float:
     first, second = _statistics("x", x), _statistics("y", y)
     if first.mean.shape != second.mean.shape:
         raise _validate.bad("y", f"{second.mean.numel()} dimensions", f"{first.mean.numel()}, as x")
-    return _distance(first, _factor("x", first.covariance), second, _factor("y", second.covariance))
+    return _distance(first, second, _factor(second.covariance))
 
 
 def frechet_distance_infinity(
@@ -151,12 +152,11 @@ def frechet_distance_infinity(
     target = _statistics("real", real)
     if target.mean.shape[0] != x.shape[1]:
         raise _validate.bad("real", f"{target.mean.numel()} dimensions", f"{x.shape[1]}, as generated")
-    factor = _factor("real", target.covariance)
+    factor = _factor(target.covariance)
     distances = []
     for number, size in enumerate(chosen):
         rows = subset(n, size, number, seed=seed, purpose=FRECHET).to(x.device)
-        part = _moments(x[rows])
-        distances.append(_distance(part, _factor("generated", part.covariance), target, factor))
+        distances.append(_distance(_moments(x[rows]), target, factor))
     value, error = _intercept(1 / np.array(chosen, dtype=np.float64), np.array(distances))
     return Extrapolated(value, error, tuple(chosen), tuple(distances))
 
@@ -185,22 +185,26 @@ def _statistics(name: str, value: Any) -> Moments:
         if not bool(torch.isfinite(part).all()):
             at = (~torch.isfinite(part)).nonzero()[0].tolist()
             raise _validate.bad(f"{name}'s {what}", f"{float(part[tuple(at)])} at {at}", "finite numbers")
-    # As symmetric as products of float32 numbers are.
-    if float((covariance - covariance.T).abs().max()) > 1e-5 * float(covariance.abs().max()):
+    largest = float(covariance.abs().max())
+    if float((covariance - covariance.T).abs().max()) > _ROUNDING * largest:
         raise _validate.bad(f"{name}'s covariance", "a matrix that is not symmetric", "a covariance")
-    return Moments(mean, (covariance + covariance.T) / 2)
+    covariance = (covariance + covariance.T) / 2
+    lifted = covariance + _ROUNDING * largest * torch.eye(len(mean), dtype=torch.float64, device=mean.device)
+    if largest > 0 and int(torch.linalg.cholesky_ex(lifted).info) != 0:
+        raise _validate.bad(f"{name}'s covariance", "a matrix with a negative eigenvalue", "a covariance")
+    return Moments(mean, covariance)
 
 
-def _factor(name: str, covariance: Tensor) -> Tensor:
+def _factor(covariance: Tensor) -> Tensor:
     """A [D, D] with A A^T = C."""
     values, vectors = torch.linalg.eigh(covariance)
-    if float(values[0]) < -1e-5 * max(float(values[-1]), 0.0):
-        raise _validate.bad(f"{name}'s covariance", f"the eigenvalue {float(values[0])}", "eigenvalues >= 0")
     return vectors * values.clamp(min=0).sqrt()
 
 
-def _distance(x: Moments, x_factor: Tensor, y: Moments, y_factor: Tensor) -> float:
-    shared = torch.linalg.svdvals(x_factor.T @ y_factor).sum()
+def _distance(x: Moments, y: Moments, y_factor: Tensor) -> float:
+    # C C' has the eigenvalues of A'^T C A', which is symmetric; C' = A' A'^T.
+    between = y_factor.T @ x.covariance @ y_factor
+    shared = torch.linalg.eigvalsh((between + between.T) / 2).clamp(min=0).sqrt().sum()
     total = (x.mean - y.mean).square().sum() + x.covariance.trace() + y.covariance.trace() - 2 * shared
     return max(0.0, float(total))
 

@@ -148,8 +148,9 @@ def kid(
     --------
     >>> import torch, gmkern
     >>> x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
-    >>> found = gmkern.metrics.kid(x[:150], x[150:], seed=0, subsets=20, subset_size=100)
-    >>> abs(found.mean) < found.std
+    >>> same = gmkern.metrics.kid(x[:150], x[150:], seed=0, subsets=20, subset_size=100)
+    >>> other = gmkern.metrics.kid(x[:150] + 0.5, x[150:], seed=0, subsets=20, subset_size=100)
+    >>> other.mean > same.mean + 10 * same.std
     True
     """
     y = samples("real", real, least=2).detach()

@@ -48,6 +48,7 @@ def test_singular_covariances(rng: np.random.Generator) -> None:
     assert frechet_distance(few, few + 2) == pytest.approx(4 * 64, abs=64 * np.sqrt(64 * EPS) * 64)
     constant = np.ones((5, 3))
     assert frechet_distance(constant, 3 * constant) == 12.0
+    assert frechet_distance((np.ones(3), np.zeros((3, 3))), 3 * constant) == 12.0
 
 
 def test_one_dimension_is_the_wasserstein_distance_of_gaussians(rng: np.random.Generator) -> None:
