@@ -7,6 +7,7 @@ import click
 from gmkern._version import __version__
 from gmkern.cli.demo import demo
 from gmkern.cli.evaluate import evaluate
+from gmkern.cli.generate import generate
 from gmkern.cli.info import info
 
 
@@ -24,4 +25,5 @@ def app() -> None:
 
 app.add_command(demo)
 app.add_command(evaluate)
+app.add_command(generate)
 app.add_command(info)

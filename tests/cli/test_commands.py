@@ -45,7 +45,7 @@ def test_info_says_which_instruction_set_is_wrong():
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", [(), ("info",), ("demo",), ("evaluate",)])
+@pytest.mark.parametrize("command", [(), ("info",), ("demo",), ("evaluate",), ("generate",)])
 def test_help_explains_and_has_examples(command):
     done = run(*command, "--help")
     assert done.returncode == 0
