@@ -9,8 +9,8 @@ from gmkern._validate import bad
 
 
 @contextmanager
-def bar(progress: bool, label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields ``show(done)``, which draws ``done`` of ``total`` where ``progress`` and standard error is a terminal.
+def bar(progress: bool, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yields ``show(done)``, which draws ``done`` of ``total`` (None: unknown) where ``progress`` and standard error is a terminal.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <cmath>
 #include <tuple>
 #include <vector>
 
@@ -12,20 +13,43 @@
 namespace gm {
 namespace {
 
+enum class Form : int64_t { difference = 0, signs = 1, largest = 2, other = 3 };
+
 template <class F>
-void add_scaled_difference(F* to, F weight, const F* x, const F* y, int64_t dim) {
-    for (int64_t d = 0; d < dim; ++d) to[d] += weight * (x[d] - y[d]);
+F sign(F x) {
+    return static_cast<F>((x > F(0)) - (x < F(0)));
+}
+
+template <class F>
+void add_edge(Form form, F* to, F weight, const F* x, const F* y, int64_t dim) {
+    switch (form) {
+        case Form::difference:
+            for (int64_t d = 0; d < dim; ++d) to[d] += weight * (x[d] - y[d]);
+            return;
+        case Form::signs:
+            for (int64_t d = 0; d < dim; ++d) to[d] += weight * sign(x[d] - y[d]);
+            return;
+        case Form::largest: {
+            int64_t at = 0;
+            for (int64_t d = 1; d < dim; ++d)
+                if (std::abs(x[d] - y[d]) > std::abs(x[at] - y[at])) at = d;
+            to[at] += weight * sign(x[at] - y[at]);
+            return;
+        }
+        case Form::other:
+            for (int64_t d = 0; d < dim; ++d) to[d] += weight * y[d];
+    }
 }
 
 // One batch: queries [n, dim], references [m, dim], indices and weights [n, k].
 template <class F>
-void pull(const F* x, const F* y, const int64_t* index, const F* weight, int64_t n, int64_t m, int64_t k, int64_t dim,
-          F* to_x, F* to_y) {
+void pull(Form form, const F* x, const F* y, const int64_t* index, const F* weight, int64_t n, int64_t m, int64_t k,
+          int64_t dim, F* to_x, F* to_y) {
     parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             std::fill_n(to_x + i * dim, dim, F(0));
             for (int64_t e = i * k; e < (i + 1) * k; ++e)
-                add_scaled_difference(to_x + i * dim, weight[e], x + i * dim, y + index[e] * dim, dim);
+                add_edge(form, to_x + i * dim, weight[e], x + i * dim, y + index[e] * dim, dim);
         }
     });
     // The edges sorted by reference (a counting sort keeps them in the order of the queries).
@@ -41,14 +65,14 @@ void pull(const F* x, const F* y, const int64_t* index, const F* weight, int64_t
             std::fill_n(to_y + j * dim, dim, F(0));
             for (int64_t s = start[static_cast<size_t>(j)]; s < start[static_cast<size_t>(j + 1)]; ++s) {
                 const int64_t e = edges[static_cast<size_t>(s)];
-                add_scaled_difference(to_y + j * dim, weight[e], y + j * dim, x + e / k * dim, dim);
+                add_edge(form, to_y + j * dim, weight[e], y + j * dim, x + e / k * dim, dim);
             }
         }
     });
 }
 
 std::tuple<Tensor, Tensor> edge_pull(const Tensor& queries, const Tensor& references, const Tensor& indices,
-                                     const Tensor& weights) {
+                                     const Tensor& weights, int64_t form) {
     check_dim("queries", queries, 3);
     check_dim("references", references, 3);
     check_dim("indices", indices, 3);
@@ -62,6 +86,7 @@ std::tuple<Tensor, Tensor> edge_pull(const Tensor& queries, const Tensor& refere
         check_size(name, *t, 1, n);
         check_size(name, *t, 2, k);
     }
+    GM_CHECK(form >= 0 && form <= 3, "form: got ", form, "; takes 0 to 3");
     const ScalarType dtype = queries.scalar_type();
     GM_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, "queries: got dtype ",
              torch::headeronly::toString(dtype), "; takes Float or Double");
@@ -79,9 +104,10 @@ std::tuple<Tensor, Tensor> edge_pull(const Tensor& queries, const Tensor& refere
     const auto run = [&](auto zero) {
         using F = decltype(zero);
         for (int64_t b = 0; b < batch; ++b)
-            pull(queries.const_data_ptr<F>() + b * n * dim, references.const_data_ptr<F>() + b * m * dim,
-                 index + b * n * k, weights.const_data_ptr<F>() + b * n * k, n, m, k, dim,
-                 to_queries.mutable_data_ptr<F>() + b * n * dim, to_references.mutable_data_ptr<F>() + b * m * dim);
+            pull(static_cast<Form>(form), queries.const_data_ptr<F>() + b * n * dim,
+                 references.const_data_ptr<F>() + b * m * dim, index + b * n * k,
+                 weights.const_data_ptr<F>() + b * n * k, n, m, k, dim, to_queries.mutable_data_ptr<F>() + b * n * dim,
+                 to_references.mutable_data_ptr<F>() + b * m * dim);
     };
     if (dtype == ScalarType::Float)
         run(0.0f);

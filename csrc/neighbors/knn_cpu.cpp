@@ -12,15 +12,21 @@ namespace {
 
 void (*body_of(float))(const Sweep<float>&, const Reservoirs<float>&) { return GM_CALL_ISA(knn_sweep_fp32); }
 void (*body_of(double))(const Sweep<double>&, const Reservoirs<double>&) { return GM_CALL_ISA(knn_sweep_fp64); }
+void (*metric_body_of(float))(Metric, const Sweep<float>&, const Reservoirs<float>&) {
+    return GM_CALL_ISA(knn_metric_sweep_fp32);
+}
+void (*metric_body_of(double))(Metric, const Sweep<double>&, const Reservoirs<double>&) {
+    return GM_CALL_ISA(knn_metric_sweep_fp64);
+}
 
 // Room for k candidates and those that come before the limit is tightened again.
 int64_t reservoir_capacity(int64_t k, int64_t references) {
     return std::min(k + std::clamp<int64_t>(k, 4, 256), references + 1);
 }
 
-// The chosen rows by the differences of every pair. done(row, keys, count) for each row, in parallel.
+// The chosen rows by every pair. done(row, keys, count) for each row, in parallel.
 template <class F, class T, class Done>
-void run_direct(const T* queries, const T* references, const Points& p, const Rows& chosen, int64_t k, bool root,
+void run_direct(const T* queries, const T* references, const Points& p, const Rows& chosen, int64_t k, Metric metric,
                 bool exclude_self, int64_t block_rows, const Done& done) {
     using Key = typename KeyOf<F>::type;
     const int64_t capacity = reservoir_capacity(k, p.references);
@@ -31,6 +37,7 @@ void run_direct(const T* queries, const T* references, const Points& p, const Ro
     const std::unique_ptr<int64_t[]> counts(new int64_t[slab]);
     const std::unique_ptr<F[]> limits(new F[slab]);
     const auto body = body_of(F());
+    const auto metric_body = metric_body_of(F());
     run_sweeps<F>(
         queries, references, p, chosen, exclude_self, rows,
         [&](int64_t, int64_t count) {
@@ -38,7 +45,10 @@ void run_direct(const T* queries, const T* references, const Points& p, const Ro
             std::fill(limits.get(), limits.get() + count, std::numeric_limits<F>::quiet_NaN());
         },
         [&](int64_t first, const Sweep<F>& sweep) {
-            body(sweep, {keys.get() + first * capacity, counts.get() + first, limits.get() + first, capacity, k, root});
+            const Reservoirs<F> to{
+                keys.get() + first * capacity, counts.get() + first, limits.get() + first, capacity, k,
+                metric == Metric::euclidean};
+            metric <= Metric::sqeuclidean ? body(sweep, to) : metric_body(metric, sweep, to);
         },
         [&](int64_t q, int64_t count) {
             parallel_for(0, count, std::max<int64_t>(1, 4096 / k), [&](int64_t begin, int64_t end) {
@@ -51,35 +61,38 @@ void run_direct(const T* queries, const T* references, const Points& p, const Ro
 enum class Method : int64_t { automatic = 0, direct = 1, screened = 2, tree = 3 };
 
 template <class F, class T>
-void knn_rows(const T* queries, const T* references, const Points& p, int64_t k, bool root, bool exclude_self,
+void knn_rows(const T* queries, const T* references, const Points& p, int64_t k, Metric metric, bool exclude_self,
               int64_t block_rows, Method method, F* distances, int64_t* indices) {
+    const bool root = metric == Metric::euclidean, squares = metric <= Metric::sqeuclidean;
     const auto write = [&](int64_t row, auto* keys, int64_t count) {
         if (count > k) keep_smallest(keys, count, k);
         std::sort(keys, keys + k);
         for (int64_t i = 0; i < k; ++i) {
-            distances[row * k + i] = key_distance(keys[i]);
+            const F distance = key_distance(keys[i]);
+            distances[row * k + i] = metric == Metric::inner_product ? out_of_order(distance) : distance;
             indices[row * k + i] = key_index(keys[i]);
         }
     };
-    if (method == Method::tree || (method == Method::automatic && tree_pays(p, k)))
+    if (method == Method::tree || (method == Method::automatic && squares && tree_pays(p, k)))
         return run_tree<F>(queries, references, p, k, root, exclude_self, write);
     Rows chosen{nullptr, p.queries};
     std::vector<int64_t> left;
-    if (method == Method::screened || (method == Method::automatic && screening_pays(p, k))) {
+    if (method == Method::screened || (method == Method::automatic && squares && screening_pays(p, k))) {
         left = run_screen<F>(queries, references, p, k, root, exclude_self, block_rows, write);
         chosen = {left.data(), static_cast<int64_t>(left.size())};
     }
-    if (chosen.count > 0) run_direct<F>(queries, references, p, chosen, k, root, exclude_self, block_rows, write);
+    if (chosen.count > 0) run_direct<F>(queries, references, p, chosen, k, metric, exclude_self, block_rows, write);
 }
 
 std::tuple<Tensor, Tensor> knn(const Tensor& queries, const Tensor& references, int64_t k, int64_t metric,
                                bool exclude_self, int64_t block_rows, int64_t method) {
     const Points p = check_points(queries, references, exclude_self);
-    GM_CHECK(metric == 0 || metric == 1, "metric: got ", metric, "; takes 0 or 1");
+    GM_CHECK(metric >= 0 && metric <= 4, "metric: got ", metric, "; takes 0 to 4");
     GM_CHECK(block_rows >= 0, "block_rows: got ", block_rows, "; takes 0 or a number of rows");
     GM_CHECK(k >= 1 && k <= p.references - exclude_self, "k: got ", k, "; takes 1 to ", p.references - exclude_self,
              exclude_self ? ", the references but for the query itself" : ", the number of references");
     GM_CHECK(method >= 0 && method <= 3, "method: got ", method, "; takes 0 to 3");
+    GM_CHECK(metric <= 1 || method <= 1, "method: got ", method, "; takes 0 or 1 for metric ", metric);
     GM_CHECK(method != 2 || screening_can(p, k), "method: got 2; takes it for 17 to 2^15 coordinates and k <= 224");
     GM_CHECK(method != 3 || tree_can(p), "method: got 3; takes it for up to ", kTreeWidth, " coordinates");
     return with_points("queries", queries, [&](const auto* x) {
@@ -91,8 +104,9 @@ std::tuple<Tensor, Tensor> knn(const Tensor& queries, const Tensor& references, 
         Tensor indices = torch::stable::empty({p.batch, p.queries, k}, ScalarType::Long);
         const T* y = static_cast<const T*>(references.const_data_ptr());
         for (int64_t b = 0; b < p.batch; ++b)
-            knn_rows<F>(x + b * p.queries * p.dim, y + b * p.references * p.dim, p, k, metric == 0, exclude_self,
-                        block_rows, static_cast<Method>(method), distances.mutable_data_ptr<F>() + b * p.queries * k,
+            knn_rows<F>(x + b * p.queries * p.dim, y + b * p.references * p.dim, p, k, static_cast<Metric>(metric),
+                        exclude_self, block_rows, static_cast<Method>(method),
+                        distances.mutable_data_ptr<F>() + b * p.queries * k,
                         indices.mutable_data_ptr<int64_t>() + b * p.queries * k);
         return std::make_tuple(distances, indices);
     });

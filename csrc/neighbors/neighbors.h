@@ -16,6 +16,8 @@ constexpr int64_t kGroup = 16;     // references of a group: one vector of dista
 constexpr int64_t kQueryTile = 4;  // queries that meet a group together; packed queries are a multiple of it
 constexpr int64_t kLowWidth = 16;  // up to this width, lanes are references; above it, lanes are coordinates
 
+enum class Metric : int64_t { euclidean = 0, sqeuclidean = 1, manhattan = 2, chebyshev = 3, inner_product = 4 };
+
 // A tile of queries meets a block of references.
 template <class F>
 struct Sweep {
@@ -137,6 +139,8 @@ GM_DECLARE_ISA(int64_t, rerank_fp64, (const Rerank<double>&))
 
 GM_DECLARE_ISA(void, knn_sweep_fp32, (const Sweep<float>&, const Reservoirs<float>&))
 GM_DECLARE_ISA(void, knn_sweep_fp64, (const Sweep<double>&, const Reservoirs<double>&))
+GM_DECLARE_ISA(void, knn_metric_sweep_fp32, (Metric, const Sweep<float>&, const Reservoirs<float>&))
+GM_DECLARE_ISA(void, knn_metric_sweep_fp64, (Metric, const Sweep<double>&, const Reservoirs<double>&))
 GM_DECLARE_ISA(void, count_sweep_fp32, (const Sweep<float>&, const Counts<float>&))
 GM_DECLARE_ISA(void, count_sweep_fp64, (const Sweep<double>&, const Counts<double>&))
 

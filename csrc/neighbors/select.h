@@ -20,6 +20,25 @@ GM_HD double key_distance(uint128 key) { return bit_cast<double>(static_cast<uin
 GM_HD int64_t key_index(uint64_t key) { return static_cast<int64_t>(key & 0xffffffffu); }
 GM_HD int64_t key_index(uint128 key) { return static_cast<int64_t>(static_cast<uint64_t>(key)); }
 
+// Distances of both signs: in_order(x) is a float whose bits have the order of the numbers x, and out_of_order is its
+// inverse. It is a container of bits, no number.
+GM_HD float in_order(float x) {
+    const uint32_t bits = bit_cast<uint32_t>(x);
+    return bit_cast<float>(bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u));
+}
+GM_HD float out_of_order(float x) {
+    const uint32_t bits = bit_cast<uint32_t>(x);
+    return bit_cast<float>(bits ^ (bits >> 31 ? 0x80000000u : 0xffffffffu));
+}
+GM_HD double in_order(double x) {
+    const uint64_t bits = bit_cast<uint64_t>(x), sign = uint64_t(1) << 63;
+    return bit_cast<double>(bits ^ (bits & sign ? ~uint64_t(0) : sign));
+}
+GM_HD double out_of_order(double x) {
+    const uint64_t bits = bit_cast<uint64_t>(x), sign = uint64_t(1) << 63;
+    return bit_cast<double>(bits ^ (bits & sign ? sign : ~uint64_t(0)));
+}
+
 template <class Key>
 GM_HD void swap_keys(Key& a, Key& b) {
     const Key t = a;

@@ -34,6 +34,33 @@ struct Product {
         return a + b;
     }
 };
+template <class F>
+GM_HD x16<F> absolute(x16<F> x) {
+    using U = typename Bits<x16<F>>::U;
+    return bit_cast<F>(bit_cast<typename U::scalar>(x) & ~(U(1) << (sizeof(F) * 8 - 1)));
+}
+struct AbsoluteDifference {
+    template <class V>
+    static GM_HD V of(V x, V y) {
+        return absolute(x - y);
+    }
+    template <class V>
+    static GM_HD V join(V a, V b) {
+        return a + b;
+    }
+};
+struct LargestDifference {
+    template <class V>
+    static GM_HD V of(V x, V y) {
+        return absolute(x - y);
+    }
+    template <class V>
+    static GM_HD V join(V a, V b) {
+        return max(a, b);
+    }
+    static GM_HD float join(float a, float b) { return a > b ? a : b; }
+    static GM_HD double join(double a, double b) { return a > b ? a : b; }
+};
 
 // Bit i: !(a[i] >= b[i]), so true where either is NaN.
 GM_HD uint32_t bits_not_ge(f32x16 a, f32x16 b) {

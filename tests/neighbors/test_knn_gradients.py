@@ -91,7 +91,7 @@ def test_opcheck() -> None:
     x = torch.randn(2, 7, 3, requires_grad=True)
     y = torch.randn(2, 9, 3, requires_grad=True)
     indices, weights = torch.randint(9, (2, 7, 4)), torch.randn(2, 7, 4, requires_grad=True)
-    torch.library.opcheck(torch.ops.gmkern.edge_pull.default, (x, y, indices, weights))
+    torch.library.opcheck(torch.ops.gmkern.edge_pull.default, (x, y, indices, weights, 0))
 
 
 def test_fullgraph() -> None:
@@ -117,10 +117,11 @@ def test_fullgraph() -> None:
         ({"weights": torch.zeros(1, 3, 3)}, "weights: got shape"),
         ({"weights": torch.zeros(1, 3, 2).double()}, "weights: got dtype"),
         ({"references": torch.zeros(1, 5, 3)}, "references: got shape"),
+        ({"form": 4}, "form: got 4"),
     ],
 )
 def test_edge_pull_checks(change: dict, text: str) -> None:
     given = {"queries": torch.zeros(1, 3, 2), "references": torch.zeros(1, 5, 2)}
-    given |= {"indices": torch.zeros(1, 3, 2, dtype=torch.int64), "weights": torch.zeros(1, 3, 2)} | change
+    given |= {"indices": torch.zeros(1, 3, 2, dtype=torch.int64), "weights": torch.zeros(1, 3, 2), "form": 0} | change
     with pytest.raises(RuntimeError, match=text):
         torch.ops.gmkern.edge_pull(**given)

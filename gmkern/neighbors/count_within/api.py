@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor
 
 from gmkern import _backend, _validate
 from gmkern._validate import ArrayLike
-from gmkern.neighbors import _points
+from gmkern.neighbors import _points, _stream
 from gmkern.neighbors.count_within import ops, reference
 
 
 def count_within(
     queries: ArrayLike,
-    references: ArrayLike,
+    references: ArrayLike | Iterable[ArrayLike],
     radii: ArrayLike | float,
     *,
     per: str = "query",
     strict: bool = False,
     exclude_self: bool = False,
+    progress: bool = False,
     backend: str | None = None,
 ) -> Tensor:
     """How many references lie within a radius of each query.
@@ -25,7 +29,8 @@ def count_within(
     Parameters
     ----------
     queries : [N, D] or [B, N, D]; float32, float64, bfloat16 or float16; finite.
-    references : [M, D] or [B, M, D] of the same dtype.
+    references : [M, D] or [B, M, D] of the same dtype. Larger than memory: an ``np.memmap`` [M, D], or an iterable of
+        blocks [m_i, D], which are read in turn; ``radii`` with ``per="reference"`` are [M] there too.
     radii : euclidean radii in the dtype of :func:`knn`'s distances (float64 for float64 points, else float32): [N] or
         [B, N] with ``per="query"``, [M] or [B, M] with ``per="reference"``, or one number for all. Infinity counts
         everything; a negative radius counts nothing; NaN is an error.
@@ -33,6 +38,7 @@ def count_within(
         references whose own ball holds the query.
     strict : count distance < radius (True) or distance <= radius (False).
     exclude_self : reference i is query i and is not counted; N and M must be equal.
+    progress : draw a progress bar on a terminal's standard error, for references that are read in turn.
     backend : None, "cpu" (C++) or "reference" (plain PyTorch, any device): the same counts.
 
     Returns
@@ -57,27 +63,73 @@ def count_within(
     >>> gmkern.neighbors.count_within(line, line, 2.0)
     tensor([2, 3, 2])
     """
-    x, y = _points.pair(queries, references)
-    batched = references.ndim == 3
-    _points.check_excludes(exclude_self, x.shape[1], y.shape[1])
     per_reference = _validate.one_of("per", per, ("query", "reference")) == "reference"
-    wide = _points.accumulated(x.dtype)
+    options = per_reference, bool(strict), bool(exclude_self), backend
+    if _stream.is_streamed(references):
+        return _streamed(queries, references, radii, *options, progress)
+    x, y = _points.pair(queries, references)
+    batched = queries.ndim == 3
+    _points.check_excludes(exclude_self, x.shape[1], y.shape[1])
+    bounds = _bounds(radii, x, batched)
     shape = (x.shape[0], y.shape[1] if per_reference else x.shape[1])
-    if isinstance(radii, (int, float)) and not isinstance(radii, bool):
-        bounds = x.new_full(shape, float(radii), dtype=wide)
-    else:
-        bounds = _validate.tensor("radii", radii, ndim=2 if batched else 1, dtypes=(wide,), device=x.device)
-        bounds = (bounds if batched else bounds.unsqueeze(0)).contiguous()
+    if bounds.ndim == 0:
+        bounds = bounds.expand(shape).contiguous()
     if bounds.shape != shape:
         want = list(shape) if batched else [shape[1]]
         raise _validate.bad("radii", radii, f"shape {want}, one a {per}, or one number")
+    counts = _count(x, y, bounds, *options)
+    return counts if batched else counts[0]
+
+
+def _bounds(radii: ArrayLike | float, x: Tensor, batched: bool) -> Tensor:
+    """Radii [B, N] or [B, M] in the dtype of the distances; one number stays []."""
+    wide = _points.accumulated(x.dtype)
+    if isinstance(radii, (int, float)) and not isinstance(radii, bool):
+        return x.new_full((), float(radii), dtype=wide)
+    bounds = _validate.tensor("radii", radii, ndim=2 if batched else 1, dtypes=(wide,), device=x.device)
+    return (bounds if batched else bounds.unsqueeze(0)).contiguous()
+
+
+def _count(
+    x: Tensor, y: Tensor, bounds: Tensor, per_reference: bool, strict: bool, exclude_self: bool, backend: str | None
+) -> Tensor:
     chosen = _backend.choose(
         "neighbors.count_within", backend, [("cpu", _backend.on_cpu(x.device)), ("reference", None)]
     )
     if chosen == "cpu":
-        counts = _points.called(ops.count_within, x, y, bounds, per_reference, bool(strict), bool(exclude_self))
-    else:
-        counts = reference.count_within(
-            x, y, bounds, per_reference=per_reference, strict=bool(strict), exclude_self=bool(exclude_self)
-        )
-    return counts if batched else counts[0]
+        return _points.called(ops.count_within, x, y, bounds, per_reference, strict, exclude_self)
+    return reference.count_within(x, y, bounds, per_reference=per_reference, strict=strict, exclude_self=exclude_self)
+
+
+def _streamed(
+    queries: ArrayLike,
+    references: ArrayLike | Iterable[ArrayLike],
+    radii: ArrayLike | float,
+    per_reference: bool,
+    strict: bool,
+    exclude_self: bool,
+    backend: str | None,
+    progress: bool,
+) -> Tensor:
+    x = _stream.queries(queries, _points.DTYPES)
+    n = x.shape[1]
+    bounds = _bounds(radii, x, batched=False)
+    if not per_reference:
+        bounds = bounds.expand(1, n).contiguous() if bounds.ndim == 0 else bounds
+        if bounds.shape[1] != n:
+            raise _validate.bad("radii", radii, f"shape [{n}], one a query, or one number")
+
+    def search(y: Tensor, first: int) -> Tensor:
+        held = _stream.rows_of("radii", bounds, first, y.shape[1]) if per_reference else bounds
+        return _count(x, y, held, per_reference, strict, False, backend)[0]
+
+    counts = torch.zeros(n, dtype=torch.int64, device=x.device)
+    total = 0
+    for found, first, count in _stream.each_chunk(references, x, "counts within radii", progress, search):
+        counts += found
+        total = first + count
+    _stream.check_self(exclude_self, n, total)
+    if per_reference:
+        _stream.check_all_used("radii", bounds, total)
+    # A query is at distance exactly 0 from itself.
+    return counts - (bounds > 0 if strict else bounds >= 0).squeeze(0).to(torch.int64) if exclude_self else counts

@@ -23,7 +23,7 @@ def count_within(
     for q in range(0, x.shape[1], _ROWS):
         own = torch.arange(q, min(q + _ROWS, x.shape[1]), device=x.device)
         for r in range(0, y.shape[1], _COLUMNS):
-            d = distances(x[:, q : q + _ROWS], y[:, r : r + _COLUMNS], root=True)
+            d = distances(x[:, q : q + _ROWS], y[:, r : r + _COLUMNS])
             bound = radii[:, None, r : r + _COLUMNS] if per_reference else radii[:, q : q + _ROWS, None]
             within = d < bound if strict else d <= bound
             if exclude_self:

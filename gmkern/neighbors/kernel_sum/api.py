@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gmkern import _backend, _validate
 from gmkern._validate import ArrayLike
-from gmkern.neighbors import _points
+from gmkern.neighbors import _points, _stream
 from gmkern.neighbors.kernel_sum import ops, reference
 
 KERNELS = (
@@ -25,25 +26,18 @@ _SCALED = KERNELS[:4]  # those with a bandwidth, and with a logarithm
 _COMPILED = ("rbf", "laplace", "rational", "energy", "polynomial")
 
 
-class _Sum(NamedTuple):
-    """A sum, ready for a backend: points [B, N, D] and [B, M, D], numbers of the references [B, M]."""
+class _Shape(NamedTuple):
+    """A kernel as the op takes it."""
 
-    x: Tensor
-    y: Tensor
-    rates: Tensor
-    weights: Tensor
-    log_weights: Tensor | None
     kernel: str
     exponent: float
     offset: float
     degree: int
-    exclude_self: bool
-    batched: bool
 
 
 def kernel_sum(
     queries: ArrayLike,
-    references: ArrayLike | None = None,
+    references: ArrayLike | Iterable[ArrayLike] | None = None,
     *,
     kernel: str = "rbf",
     bandwidth: ArrayLike | float | None = None,
@@ -53,6 +47,7 @@ def kernel_sum(
     gamma: float | None = None,
     coef0: float = 1.0,
     exclude_self: bool = False,
+    progress: bool = False,
     backend: str | None = None,
 ) -> Tensor:
     """The sum over references of ``weights[j] * K(queries[i], references[j])``, for each query.
@@ -60,7 +55,9 @@ def kernel_sum(
     Parameters
     ----------
     queries : [N, D] or [B, N, D]; float32, float64, bfloat16 or float16; finite.
-    references : [M, D] or [B, M, D] of the same dtype; None stands for the queries.
+    references : [M, D] or [B, M, D] of the same dtype; None stands for the queries. Larger than memory: an
+        ``np.memmap`` [M, D], or an iterable of blocks [m_i, D], which are read in turn: on a CPU, with the bits of one
+        piece, without gradients; ``bandwidth`` and ``weights`` are numbers or [M] there too.
     kernel : with the euclidean distance d and the bandwidth h,
 
         * "rbf": exp(-d² / (2 h²))
@@ -75,6 +72,7 @@ def kernel_sum(
     alpha : of "rational_quadratic", positive.
     degree, gamma, coef0 : of "polynomial": 1 to 64, positive (None: 1 / D), finite.
     exclude_self : reference i is query i and is left out; N and M must be equal.
+    progress : draw a progress bar on a terminal's standard error, for references that are read in turn.
     backend : None, "cpu" (C++) or "reference" (plain PyTorch, any device).
 
     Returns
@@ -103,13 +101,15 @@ def kernel_sum(
     tensor([-1., -1.])
     """
     kernel = _validate.one_of("kernel", kernel, KERNELS)
-    made = _sum(queries, references, kernel, bandwidth, weights, None, alpha, degree, gamma, coef0, exclude_self)
-    return _run("neighbors.kernel_sum", made, backend)
+    return _sum(
+        "neighbors.kernel_sum", queries, references, kernel, bandwidth, weights, None, alpha, degree, gamma, coef0,
+        exclude_self, progress, backend,
+    )  # fmt: skip
 
 
 def log_kernel_sum(
     queries: ArrayLike,
-    references: ArrayLike | None = None,
+    references: ArrayLike | Iterable[ArrayLike] | None = None,
     *,
     kernel: str = "rbf",
     bandwidth: ArrayLike | float,
@@ -117,6 +117,7 @@ def log_kernel_sum(
     log_weights: ArrayLike | None = None,
     alpha: float = 1.0,
     exclude_self: bool = False,
+    progress: bool = False,
     backend: str | None = None,
 ) -> Tensor:
     """The logarithm of :func:`kernel_sum`, for kernels and weights that are not negative.
@@ -127,7 +128,7 @@ def log_kernel_sum(
 
     Parameters
     ----------
-    queries, references, bandwidth, alpha, exclude_self, backend : as for :func:`kernel_sum`.
+    queries, references, bandwidth, alpha, exclude_self, progress, backend : as for :func:`kernel_sum`.
     kernel : "rbf", "laplace", "rational_quadratic" or "inverse_multiquadric".
     weights : [M] or [B, M], not negative; None: 1.
     log_weights : their logarithms instead, in which minus infinity is allowed.
@@ -153,86 +154,125 @@ def log_kernel_sum(
     kernel = _validate.one_of("kernel", kernel, _SCALED)
     if weights is not None and log_weights is not None:
         raise _validate.bad("log_weights", "them beside weights", "one of the two")
-    made = _sum(queries, references, kernel, bandwidth, weights, log_weights, alpha, 1, None, 0.0, exclude_self)
-    if made.log_weights is None:
-        made = made._replace(log_weights=torch.zeros_like(made.weights))
-    return _run("neighbors.log_kernel_sum", made, backend)
+    return _sum(
+        "neighbors.log_kernel_sum", queries, references, kernel, bandwidth, weights,
+        0.0 if log_weights is None else log_weights, alpha, 1, None, 0.0, exclude_self, progress, backend,
+    )  # fmt: skip
 
 
 def _sum(
+    name: str,
     queries: ArrayLike,
-    references: ArrayLike | None,
+    references: ArrayLike | Iterable[ArrayLike] | None,
     kernel: str,
     bandwidth: ArrayLike | float | None,
     weights: ArrayLike | None,
-    log_weights: ArrayLike | None,
+    log_weights: ArrayLike | float | None,
     alpha: float,
     degree: int,
     gamma: float | None,
     coef0: float,
     exclude_self: bool,
-) -> _Sum:
-    x, y = _points.pair(queries, references)
+    progress: bool,
+    backend: str | None,
+) -> Tensor:
+    """The sum, or its logarithm where there are log_weights."""
+    streamed = _stream.is_streamed(references)
+    if streamed:
+        x = y = _stream.queries(queries, _points.DTYPES)
+    else:
+        x, y = _points.pair(queries, references)
+        _points.check_excludes(exclude_self, x.shape[1], y.shape[1])
     batched = queries.ndim == 3
-    _points.check_excludes(exclude_self, x.shape[1], y.shape[1])
-    exponent, offset, power, compiled = 1.0, 0.0, 1, kernel
-    one = y.new_ones((), dtype=_points.accumulated(x.dtype))
+    want = None if streamed else tuple(y.shape[:2])  # of numbers of the references
+
+    def numbers(name: str, value: ArrayLike | float | None) -> Tensor:
+        return _numbers(name, 1.0 if value is None else value, x, want, batched)
+
     if kernel in _SCALED:
         if bandwidth is None:
             raise _validate.bad("bandwidth", "None", f"a positive number, or one a reference, for kernel={kernel!r}")
-        h = _numbers("bandwidth", bandwidth, y, batched, one.dtype)
-        if kernel == "rbf":
-            rates = 0.5 / (h * h)
-        elif kernel == "laplace":
-            rates = 1.0 / h
-        else:
-            compiled = "rational"
-            exponent = 0.5 if kernel == "inverse_multiquadric" else _validate.number("alpha", alpha, above=0.0)
-            rates = (0.5 / exponent) / (h * h) if kernel == "rational_quadratic" else 1.0 / (h * h)
-    else:
-        if bandwidth is not None:
-            raise _validate.bad("bandwidth", bandwidth, f"None for kernel={kernel!r}, which has no scale")
-        rates = one
-        if kernel == "polynomial":
-            rates = one * (1.0 / x.shape[-1] if gamma is None else _validate.number("gamma", gamma, above=0.0))
-            offset = _validate.number("coef0", coef0)
-            power = _validate.integer("degree", degree, low=1, high=64)
-        elif kernel == "linear":
-            compiled = "polynomial"
-    shape = y.shape[:2]
-    return _Sum(
-        x,
-        y,
-        rates.expand(shape).contiguous(),
-        (one if weights is None else _numbers("weights", weights, y, batched, one.dtype)).expand(shape).contiguous(),
-        None
-        if log_weights is None
-        else _numbers("log_weights", log_weights, y, batched, one.dtype).expand(shape).contiguous(),
-        compiled,
-        exponent,
-        offset,
-        power,
-        bool(exclude_self),
-        batched,
-    )
-
-
-def _numbers(name: str, value: ArrayLike | float, y: Tensor, batched: bool, dtype: torch.dtype) -> Tensor:
-    """One number for all references, or one for each: a tensor that expands to [B, M]."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return torch.full((), float(value), dtype=dtype, device=y.device)
-    numbers = _validate.tensor(name, value, dtypes=(dtype,), device=y.device)
-    want = tuple(y.shape[:2] if batched else y.shape[1:2])
-    if numbers.ndim and tuple(numbers.shape) != want:
-        raise _validate.bad(name, numbers, f"one number, or shape {list(want)}, one a reference")
-    return numbers
-
-
-def _run(name: str, made: _Sum, backend: str | None) -> Tensor:
-    chosen = _backend.choose(name, backend, [("cpu", _backend.on_cpu(made.x.device)), ("reference", None)])
-    rest = made.exponent, made.offset, made.degree, made.exclude_self
+    elif bandwidth is not None:
+        raise _validate.bad("bandwidth", bandwidth, f"None for kernel={kernel!r}, which has no scale")
+    shape, rates = _shape(kernel, numbers("bandwidth", bandwidth), x.shape[-1], alpha, degree, gamma, coef0)
+    mixture = rates, numbers("weights", weights), None if log_weights is None else numbers("log_weights", log_weights)
+    reason = _backend.on_cpu(x.device)
+    served = "takes references in memory" if streamed else None
+    chosen = _backend.choose(name, backend, [("cpu", reason), ("reference", served)])
+    if streamed:
+        return _streamed(x, references, mixture, shape, bool(exclude_self), progress)
+    whole: list[Any] = [None if t is None else t.expand(y.shape[:2]).contiguous() for t in mixture]
     if chosen == "cpu":
-        sums = _points.called(ops.kernel_sum, *made[:5], _COMPILED.index(made.kernel), *rest)
+        code = _COMPILED.index(shape.kernel)
+        sums = _points.called(ops.kernel_sum, x, y, *whole, code, *shape[1:], bool(exclude_self))
     else:
-        sums = reference.kernel_sum(*made[:5], made.kernel, *rest)
-    return sums if made.batched else sums[0]
+        sums = reference.kernel_sum(x, y, whole[0], whole[1], whole[2], *shape, bool(exclude_self))
+    return sums if batched else sums[0]
+
+
+def _streamed(
+    x: Tensor,
+    references: ArrayLike | Iterable[ArrayLike] | None,
+    mixture: tuple[Tensor | None, ...],
+    shape: _Shape,
+    exclude_self: bool,
+    progress: bool,
+) -> Tensor:
+    names = ("bandwidth", "weights", "log_weights")
+    for name, t in zip(names, mixture, strict=True):
+        if t is not None:
+            _stream.check_detached(name, t)
+    state = x.new_zeros((1, x.shape[1], 17), dtype=torch.float64)  # sixteen lanes and the peak
+    state[..., 16] = -torch.inf
+
+    def add(y: Tensor, first: int) -> Tensor:
+        part = [
+            None if t is None else _stream.rows_of(name, t, first, y.shape[1])
+            for name, t in zip(names, mixture, strict=True)
+        ]
+        code = _COMPILED.index(shape.kernel)
+        return _points.called(ops.kernel_sum_resume, state, x, y, *part, code, *shape[1:], exclude_self, first)
+
+    total = 0
+    for next_state, first, count in _stream.each_chunk(references, x, "kernel sums", progress, add):
+        state, total = next_state, first + count
+    _stream.check_self(exclude_self, x.shape[1], total)
+    for name, t in zip(names, mixture, strict=True):
+        if t is not None:
+            _stream.check_all_used(name, t, total)
+    return ops.kernel_sum_total(state, mixture[2] is not None)[0].to(_points.accumulated(x.dtype))
+
+
+def _shape(
+    kernel: str, h: Tensor, dim: int, alpha: float, degree: int, gamma: float | None, coef0: float
+) -> tuple[_Shape, Tensor]:
+    """The op's kernel, and the rates that bandwidths h stand for (1 where there are none)."""
+    if kernel == "rbf":
+        return _Shape("rbf", 1.0, 0.0, 1), 0.5 / (h * h)
+    if kernel == "laplace":
+        return _Shape("laplace", 1.0, 0.0, 1), 1.0 / h
+    if kernel == "rational_quadratic":
+        alpha = _validate.number("alpha", alpha, above=0.0)
+        return _Shape("rational", alpha, 0.0, 1), (0.5 / alpha) / (h * h)
+    if kernel == "inverse_multiquadric":
+        return _Shape("rational", 0.5, 0.0, 1), 1.0 / (h * h)
+    if kernel == "polynomial":
+        slope = 1.0 / dim if gamma is None else _validate.number("gamma", gamma, above=0.0)
+        degree = _validate.integer("degree", degree, low=1, high=64)
+        return _Shape("polynomial", 1.0, _validate.number("coef0", coef0), degree), h * slope
+    return _Shape("polynomial" if kernel == "linear" else "energy", 1.0, 0.0, 1), h
+
+
+def _numbers(name: str, value: ArrayLike | float, x: Tensor, want: tuple[int, ...] | None, batched: bool) -> Tensor:
+    """One number [], or one for each reference: [B, M] (``want``, where M is known)."""
+    dtype = _points.accumulated(x.dtype)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return torch.full((), float(value), dtype=dtype, device=x.device)
+    numbers = _validate.tensor(name, value, dtypes=(dtype,), device=x.device)
+    if numbers.ndim == 0:
+        return numbers
+    expected = want if batched or want is None else want[1:]
+    if numbers.ndim != (2 if batched else 1) or expected not in (None, tuple(numbers.shape)):
+        told = "[M]" if expected is None else str(list(expected))
+        raise _validate.bad(name, value, f"one number, or shape {told}, one a reference")
+    return numbers if batched else numbers.unsqueeze(0)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from gmkern import _backend, _validate
 from gmkern._validate import ArrayLike
-from gmkern.neighbors import _points
+from gmkern.neighbors import _points, _stream
 from gmkern.neighbors.knn import ops, reference
-from gmkern.neighbors.knn.ops import METRICS
+from gmkern.neighbors.reference import directions
+
+METRICS = (*ops.METRICS, "cosine")
 
 
 class KNN(NamedTuple):
@@ -22,12 +26,13 @@ class KNN(NamedTuple):
 
 def knn(
     queries: ArrayLike,
-    references: ArrayLike | None = None,
+    references: ArrayLike | Iterable[ArrayLike] | None = None,
     k: int = 1,
     *,
     metric: str = "euclidean",
     exclude_self: bool = False,
     block_rows: int | None = None,
+    progress: bool = False,
     backend: str | None = None,
 ) -> KNN:
     """The k nearest references of each query: exact, a copy at distance exactly 0.
@@ -36,12 +41,16 @@ def knn(
     ----------
     queries : [N, D] or [B, N, D]; float32, float64, bfloat16 or float16; finite.
     references : [M, D] or [B, M, D] of the same dtype; None searches within the queries, where each point is its own
-        nearest unless ``exclude_self``.
+        nearest unless ``exclude_self``. Larger than memory: an ``np.memmap`` [M, D], or an iterable of blocks [m_i, D],
+        whose rows are numbered on; they are read in turn, with the same result as in one piece, without gradients.
     k : 1 to M (to M - 1 with ``exclude_self``).
-    metric : "euclidean", or "sqeuclidean" for its square.
+    metric : "euclidean"; "sqeuclidean", its square; "manhattan", the sum of absolute differences; "chebyshev", the
+        largest of them; "cosine", 1 - cos, which is half the squared distance of the normalised points: rows of zeros
+        are an error; "inner_product", -<q, r>, so that the largest product comes first.
     exclude_self : whether reference i is query i and no neighbour of it. It goes by index: another copy of the point
         stays its neighbour. N and M must be equal.
     block_rows : references that are packed at a time; bounds scratch memory, changes no result. None: 512 KB of them.
+    progress : draw a progress bar on a terminal's standard error, for references that are read in turn.
     backend : None, "cpu" (C++) or "reference" (plain PyTorch, any device): the same bits.
 
     Returns
@@ -73,24 +82,68 @@ def knn(
     >>> gmkern.neighbors.knn(torch.zeros(1, 2), train, k=3)
     KNN(distances=tensor([[0., 0., 5.]]), indices=tensor([[0, 2, 1]]))
     """
-    x, y = _points.pair(queries, references)
-    batched = (queries if references is None else references).ndim == 3
-    _points.check_excludes(exclude_self, x.shape[1], y.shape[1])
     k = _validate.integer("k", k, low=1)
-    if k > y.shape[1] - bool(exclude_self):
-        left = ", and a query is not its own neighbour" if exclude_self else ""
-        raise _validate.bad(
-            "k",
-            str(k),
-            f"an int >= 1 and <= {y.shape[1] - bool(exclude_self)}: there are {y.shape[1]} references{left}",
-        )
     metric = _validate.one_of("metric", metric, METRICS)
     rows = 0 if block_rows is None else _validate.integer("block_rows", block_rows, low=1)
+    if _stream.is_streamed(references):
+        return _streamed(queries, references, k, metric, bool(exclude_self), rows, progress, backend)
+    x, y = _points.pair(queries, references)
+    batched = queries.ndim == 3
+    _points.check_excludes(exclude_self, x.shape[1], y.shape[1])
+    _check_k(k, y.shape[1], exclude_self)
+    found = _search(x, y, k, metric, bool(exclude_self), rows, backend)
+    return found if batched else KNN(found.distances[0], found.indices[0])
+
+
+def _check_k(k: int, references: int, exclude_self: bool) -> None:
+    if k > references - bool(exclude_self):
+        left = ", and a query is not its own neighbour" if exclude_self else ""
+        takes = f"an int >= 1 and <= {references - bool(exclude_self)}: there are {references} references{left}"
+        raise _validate.bad("k", str(k), takes)
+
+
+def _search(x: Tensor, y: Tensor, k: int, metric: str, exclude_self: bool, rows: int, backend: str | None) -> KNN:
+    """Points [B, N, D] and [B, M, D], in memory."""
+    if metric == "cosine":
+        same = x is y
+        x = directions("queries", x)
+        y = x if same else directions("references", y)
+        found = _search(x, y, k, "sqeuclidean", exclude_self, rows, backend)
+        return KNN(0.5 * found.distances, found.indices)
     chosen = _backend.choose("neighbors.knn", backend, [("cpu", _backend.on_cpu(x.device)), ("reference", None)])
     if chosen == "cpu":
-        found = KNN(*_points.called(ops.knn, x, y, k, METRICS.index(metric), bool(exclude_self), rows, 0))
-    else:
-        found = KNN(
-            *reference.knn(x, y, k, root=metric == "euclidean", exclude_self=bool(exclude_self), block_rows=rows)
-        )
-    return found if batched else KNN(found.distances[0], found.indices[0])
+        return KNN(*_points.called(ops.knn, x, y, k, ops.METRICS.index(metric), exclude_self, rows, 0))
+    return KNN(*reference.knn(x, y, k, metric=metric, exclude_self=exclude_self, block_rows=rows))
+
+
+def _streamed(
+    queries: ArrayLike,
+    references: ArrayLike | Iterable[ArrayLike] | None,
+    k: int,
+    metric: str,
+    exclude_self: bool,
+    rows: int,
+    progress: bool,
+    backend: str | None,
+) -> KNN:
+    """Chunks come in the order of their references, so that a stable sort by distance keeps (distance, index)."""
+    x = _stream.queries(queries, _points.DTYPES)
+    own = torch.arange(x.shape[1], device=x.device)[:, None]
+    best = x.new_empty((x.shape[1], 0), dtype=_points.accumulated(x.dtype))
+    indices = torch.empty_like(best, dtype=torch.int64)
+    total = 0
+
+    def search(y: Tensor, first: int) -> KNN:
+        return _search(x, y, min(k + exclude_self, y.shape[1]), metric, False, rows, backend)
+
+    for found, first, count in _stream.each_chunk(references, x, "nearest neighbours", progress, search):
+        index = found.indices[0] + first
+        distances = found.distances[0]
+        if exclude_self:
+            distances = torch.where(index == own, torch.nan, distances)  # behind everything
+        best, order = torch.cat([best, distances], 1).sort(dim=1, stable=True)
+        best, indices = best[:, :k], torch.cat([indices, index], 1).gather(1, order)[:, :k]
+        total = first + count
+    _stream.check_self(exclude_self, x.shape[1], total)
+    _check_k(k, total, exclude_self)
+    return KNN(best.contiguous(), indices.contiguous())

@@ -1,8 +1,8 @@
 """The op ``gmkern::knn`` and the pull of its edges: fake kernels and gradients of any order.
 
 The gradient of distances is a pull along edges: with weights w, the query of an edge is pulled by w (q - r) and the
-reference by w (r - q). That pull is bilinear in the weights and the points, so its own gradient is a pull again, and
-second derivatives need no further kernel.
+reference by w (r - q); for other metrics by signs, or by the other end. Such a pull is linear in the weights and
+bilinear with the points, or locally constant in them, so that its own gradient is a pull again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor
 from gmkern._library import ops
 from gmkern.neighbors._points import accumulated
 
-METRICS = ("euclidean", "sqeuclidean")
+METRICS = ("euclidean", "sqeuclidean", "manhattan", "chebyshev", "inner_product")
+_DIFFERENCE, _SIGNS, _LARGEST, _OTHER = range(4)  # forms of a pull
 
 knn = ops.knn.default
 edge_pull = ops.edge_pull.default
@@ -35,7 +36,7 @@ def _(
 
 
 @torch.library.register_fake("gmkern::edge_pull")
-def _(queries: Tensor, references: Tensor, indices: Tensor, weights: Tensor) -> Any:
+def _(queries: Tensor, references: Tensor, indices: Tensor, weights: Tensor, form: int) -> Any:
     return torch.empty_like(queries), torch.empty_like(references)
 
 
@@ -55,31 +56,45 @@ def _knn_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any,
         copy = distances == 0  # where the distance has a kink, the subgradient 0 is taken
         weights = torch.where(copy, 0.0, grad / torch.where(copy, 1.0, distances))
     else:
-        weights = 2.0 * grad
+        weights = {"sqeuclidean": 2.0, "inner_product": -1.0}.get(ctx.metric, 1.0) * grad
+    form = {"manhattan": _SIGNS, "chebyshev": _LARGEST, "inner_product": _OTHER}.get(ctx.metric, _DIFFERENCE)
     wide = distances.dtype
-    to_queries, to_references = edge_pull(queries.to(wide), references.to(wide), indices, weights.contiguous())
+    to_queries, to_references = edge_pull(queries.to(wide), references.to(wide), indices, weights.contiguous(), form)
     return to_queries.to(queries.dtype), to_references.to(queries.dtype), *(None,) * 5
 
 
 def _pull_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs)
+    *tensors, ctx.form = inputs
+    ctx.save_for_backward(*tensors)
 
 
 def _pull_backward(ctx: Any, to_queries: Tensor | None, to_references: Tensor | None) -> tuple[Any, ...]:
     queries, references, indices, weights = ctx.saved_tensors
     u = torch.zeros_like(queries) if to_queries is None else to_queries.contiguous()
     v = torch.zeros_like(references) if to_references is None else to_references.contiguous()
-    pulled = edge_pull(u, v, indices, weights)
-    return *pulled, None, _edge_dots(u, v, queries, references, indices)
+    constant = ctx.form in (_SIGNS, _LARGEST)  # the pull does not change with the points, but for jumps
+    pulled = (None, None) if constant else edge_pull(u, v, indices, weights, ctx.form)
+    return *pulled, None, _edge_dots(u, v, queries, references, indices, ctx.form), None
 
 
-def _edge_dots(u: Tensor, v: Tensor, x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
-    """<u_i - v_j, x_i - y_j> of each edge, a column of edges at a time: memory of a few [B, N, D]."""
+def _edge_dots(u: Tensor, v: Tensor, x: Tensor, y: Tensor, indices: Tensor, form: int) -> Tensor:
+    """What each edge's weight multiplies: a column of edges at a time, in memory of a few [B, N, D]."""
 
     def at(points: Tensor, column: Tensor) -> Tensor:
         return points.gather(1, column.unsqueeze(-1).expand(-1, -1, points.shape[-1]))
 
-    return torch.stack([((u - at(v, j)) * (x - at(y, j))).sum(-1) for j in indices.unbind(-1)], -1)
+    def dot(column: Tensor) -> Tensor:
+        if form == _OTHER:
+            return (u * at(y, column) + at(v, column) * x).sum(-1)
+        pull = x - at(y, column)
+        if form == _SIGNS:
+            pull = pull.sign()
+        elif form == _LARGEST:
+            first = pull.abs().argmax(-1, keepdim=True)
+            pull = torch.zeros_like(pull).scatter(-1, first, pull.gather(-1, first).sign())
+        return ((u - at(v, column)) * pull).sum(-1)
+
+    return torch.stack([dot(column) for column in indices.unbind(-1)], -1)
 
 
 torch.library.register_autograd("gmkern::knn", _knn_backward, setup_context=_knn_context)
