@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from gmkern.metrics._balls import inside_any
 from gmkern.metrics.realism import realism_of
 from gmkern.neighbors.count_within import count_within
 from gmkern.neighbors.knn import KNN, knn
@@ -51,12 +50,7 @@ class Sweep:
             count_within(x[rows], y, radii, per="reference", strict=strict, backend=self._backend)
             for rows in self._blocks(x, y)
         ]
-        return torch.cat(counts)
-
-    def inside(self, x: Tensor, y: Tensor, radii: Tensor, strict: bool) -> Tensor:
-        """Whether each of x lies in some ball of ``radii`` [M] around y [N]."""
-        found = [inside_any(x[rows], y, radii, strict, self._backend) for rows in self._blocks(x, y)]
-        return torch.cat(found) if found else torch.empty(0, dtype=torch.bool, device=x.device)
+        return torch.cat(counts) if counts else torch.empty(0, dtype=torch.int64, device=x.device)
 
     def realism(self, x: Tensor, y: Tensor, radii: Tensor) -> Tensor:
         """Realism scores [N] of x by balls of ``radii`` [M] around y."""
@@ -76,7 +70,7 @@ class Sweep:
         def at(other: int, known: Tensor, open_: Tensor) -> Tensor:
             rows = open_.nonzero()[:, 0]
             found[other] = known.clone()
-            found[other][rows] = self.inside(x[rows], y, radii[:, other - 1], strict)
+            found[other][rows] = self.balls(x[rows], y, radii[:, other - 1].contiguous(), strict) > 0
             return found[other]
 
         below = above = inside

@@ -162,7 +162,7 @@ def _judge(
     distance, nearest, ratio = nearest_and_ratio(sweep.nearest(x, train, 2))
     to_set = sweep.nearest(train, x, 1).distances  # [M, 1]
     in_train = sweep.balls(x, train, train_radii, strict)
-    in_set = sweep.inside(train, x, radii, strict)
+    in_set = sweep.balls(train, x, radii, strict) > 0
     covered = to_set < own_train if strict else to_set <= own_train  # [M, K]
     realism = sweep.realism(x, train, train_radii)
     curve = Curve(

@@ -8,7 +8,6 @@ import torch
 
 from gmkern import _validate
 from gmkern._validate import ArrayLike
-from gmkern.metrics._balls import inside_any
 from gmkern.metrics._samples import samples
 from gmkern.neighbors.count_within import count_within
 from gmkern.neighbors.knn import knn
@@ -68,12 +67,12 @@ def prdc(real: ArrayLike, generated: ArrayLike, k: int = 5, *, strict: bool = Tr
     x_radii = knn(x, k=k, exclude_self=True, backend=backend).distances[:, -1].contiguous()
     y_radii = knn(y, k=k, exclude_self=True, backend=backend).distances[:, -1].contiguous()
     in_real = count_within(y, x, x_radii, per="reference", strict=strict, backend=backend)
-    in_generated = inside_any(x, y, y_radii, strict, backend)
+    in_generated = count_within(x, y, y_radii, per="reference", strict=strict, backend=backend)
     nearest = knn(x, y, backend=backend).distances[:, 0]
     covered = nearest < x_radii if strict else nearest <= x_radii
     return PRDC(
         precision=_share(in_real > 0),
-        recall=_share(in_generated),
+        recall=_share(in_generated > 0),
         density=int(in_real.sum()) / (k * y.shape[0]),
         coverage=_share(covered),
     )

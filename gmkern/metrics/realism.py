@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from gmkern import _validate
 from gmkern._validate import ArrayLike
-from gmkern.metrics._balls import deepest
 from gmkern.metrics._samples import samples
 from gmkern.neighbors.knn import knn
+
+_BUCKETS = 4  # more would cost a search each, fewer would leave more to ask for
 
 
 def realism(real: ArrayLike, generated: ArrayLike, k: int = 5, *, backend: str | None = None) -> Tensor:
@@ -35,7 +37,9 @@ def realism(real: ArrayLike, generated: ArrayLike, k: int = 5, *, backend: str |
 
     Notes
     -----
-    Exact; no [N, M] matrix is held.
+    Exact, without an [N, M] matrix: balls are taken in buckets of nearly one radius. In each the nearest centre is
+    asked for, then, four times as many at a time, further ones, while the bucket's largest radius over the distance
+    of the last one found is above the best ratio so far.
 
     Source: Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019, section
     5.
@@ -58,5 +62,28 @@ def realism_of(x: Tensor, y: Tensor, radii: Tensor, backend: str | None) -> Tens
     """The scores [N] of x [N, D] by balls of radii [M] around y [M, D]."""
     ordered = radii.sort().values
     middle = (ordered[(len(radii) - 1) // 2] + ordered[len(radii) // 2]) / 2
-    kept = radii <= middle
-    return deepest(x, y[kept], radii[kept], backend)
+    kept = (radii <= middle).nonzero()[:, 0]
+    kept = kept[radii[kept].argsort(descending=True, stable=True)]
+    best = radii.new_zeros(x.shape[0])
+    everyone = torch.arange(x.shape[0], device=x.device)
+    # Buckets of balls of nearly one radius, each with the samples that have not seen all of it and the most that a ball
+    # not yet seen could give them.
+    left = [(y[some], radii[some], everyone, torch.full_like(best, torch.inf)) for some in kept.chunk(_BUCKETS)]
+    k = 1
+    while left:
+        further = []
+        for centres, own, rows, most in left:
+            rows = rows[most > best[rows]]
+            if not rows.numel():
+                continue
+            found = knn(x[rows], centres, min(k, len(own)), backend=backend)
+            best[rows] = torch.maximum(best[rows], _ratio(own[found.indices], found.distances).amax(1))
+            if k < len(own):
+                further.append((centres, own, rows, _ratio(own[0], found.distances[:, -1])))
+        left = further
+        k *= 4
+    return best
+
+
+def _ratio(radius: Tensor, distance: Tensor) -> Tensor:
+    return torch.where(distance == 0, torch.inf, radius / distance)
