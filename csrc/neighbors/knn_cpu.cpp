@@ -58,12 +58,13 @@ void run_direct(const T* queries, const T* references, const Points& p, const Ro
         });
 }
 
-enum class Method : int64_t { automatic = 0, direct = 1, screened = 2, tree = 3 };
+enum class Method : int64_t { automatic = 0, direct = 1, screened = 2, tree = 3, words = 4 };
 
 template <class F, class T>
 void knn_rows(const T* queries, const T* references, const Points& p, int64_t k, Metric metric, bool exclude_self,
               int64_t block_rows, Method method, F* distances, int64_t* indices) {
     const bool root = metric == Metric::euclidean, squares = metric <= Metric::sqeuclidean;
+    Tally tally;
     const auto write = [&](int64_t row, auto* keys, int64_t count) {
         if (count > k) keep_smallest(keys, count, k);
         std::sort(keys, keys + k);
@@ -77,8 +78,10 @@ void knn_rows(const T* queries, const T* references, const Points& p, int64_t k,
         return run_tree<F>(queries, references, p, k, root, exclude_self, write);
     Rows chosen{nullptr, p.queries};
     std::vector<int64_t> left;
-    if (method == Method::screened || (method == Method::automatic && squares && screening_pays(p, k))) {
-        left = run_screen<F>(queries, references, p, k, root, exclude_self, block_rows, write);
+    if (method == Method::screened || method == Method::words ||
+        (method == Method::automatic && squares && screening_pays(p, k))) {
+        left = run_screen<F>(queries, references, p, k, root, exclude_self, block_rows, method == Method::words, write,
+                             tally);
         chosen = {left.data(), static_cast<int64_t>(left.size())};
     }
     if (chosen.count > 0) run_direct<F>(queries, references, p, chosen, k, metric, exclude_self, block_rows, write);
@@ -91,9 +94,10 @@ std::tuple<Tensor, Tensor> knn(const Tensor& queries, const Tensor& references, 
     GM_CHECK(block_rows >= 0, "block_rows: got ", block_rows, "; takes 0 or a number of rows");
     GM_CHECK(k >= 1 && k <= p.references - exclude_self, "k: got ", k, "; takes 1 to ", p.references - exclude_self,
              exclude_self ? ", the references but for the query itself" : ", the number of references");
-    GM_CHECK(method >= 0 && method <= 3, "method: got ", method, "; takes 0 to 3");
+    GM_CHECK(method >= 0 && method <= 4, "method: got ", method, "; takes 0 to 4");
     GM_CHECK(metric <= 1 || method <= 1, "method: got ", method, "; takes 0 or 1 for metric ", metric);
-    GM_CHECK(method != 2 || screening_can(p, k), "method: got 2; takes it for 17 to 2^15 coordinates and k <= 224");
+    GM_CHECK((method != 2 && method != 4) || screening_can(p, k), "method: got ", method,
+             "; takes it for 17 to 2^15 coordinates and k <= ", kMostScreened);
     GM_CHECK(method != 3 || tree_can(p), "method: got 3; takes it for up to ", kTreeWidth, " coordinates");
     return with_points("queries", queries, [&](const auto* x) {
         using T = std::decay_t<decltype(*x)>;

@@ -65,15 +65,18 @@ struct Counts {
 // --- screening by integer dot products (docs/neighbors.md has the proof) ---
 //
 // A point x is taken about a common centre and rounded to a lattice of its own: x' = x - centre, and x^ = scale * X
-// with integers |X_d| <= 127. Only its residual |x' - x^| is lost, and the triangle inequality bounds what that does to
-// a distance; X.Y itself is exact. Every stored float below is rounded to the safe side by kScreenSlack.
+// with integers |X_d| <= 127 (bytes), or |X_d| <= 2^15 - 1 and |X| < 2^15.5 (words). Only its residual |x' - x^| is
+// lost, and the triangle inequality bounds what that does to a distance; X.Y itself is exact. Every stored float below
+// is rounded to the safe side by kScreenSlack.
 constexpr float kScreenSlack = 1.0f / (1 << 19);
-constexpr int64_t kScreenWidth = 1 << 15;     // coordinates at most: X.Y stays in an int32
+constexpr int64_t kScreenWidth = 1 << 15;  // coordinates at most: X.Y stays in an int32
+// Words before they are rounded, which adds at most 1/2 to each and 91 to their length: |X.Y| <= |X| |Y| < 2^31.
+constexpr float kScreenWord = 32700.0f, kScreenLength = 46200.0f;
 constexpr int64_t kMostCandidates = 1 << 13;  // of one query
 
-// Integers of packed points. With VNNI they are bytes: queries [row][width] of X + 128 (unsigned), references in groups
-// of 16, [group][width / 4][lane][4] (signed). Else they are int16: queries [row][width], references
-// [group][width / 2][lane][2].
+// Integers of packed points. Bytes (AVX-512 VNNI only): queries [row][width] of X + 128 (unsigned), references in
+// groups of 16, [group][width / 4][lane][4] (signed). Words, int16: queries [row][width], references [group][width /
+// 2][lane][2].
 struct Lattice {
     void* values;
     float* scales;     // queries: -2 scale; references: scale
@@ -88,6 +91,7 @@ struct Quantise {
     const F* centre;  // [width], 0 in the padding
     int64_t count, width;
     bool references;  // or queries
+    bool bytes;       // or words
     Lattice to;       // entry 0 is that of row 0; references: row 0 begins a group, and the last group is filled up
 };
 
@@ -111,8 +115,9 @@ struct Screen {
     int64_t first, count;  // numbers of the references; references.values has rows up to a multiple of kScreenTile
     int64_t width;
     Candidates to;
+    bool bytes;  // or words
 };
-constexpr int64_t kScreenQueryTile = 6, kScreenTile = 64;
+constexpr int64_t kScreenQueryTile = 12, kScreenTile = 64;
 
 // One query's candidates, computed as differences.
 template <class F>
@@ -121,15 +126,15 @@ struct Rerank {
     // Reference i as [width] numbers: in place, or through the scratch.
     const F* (*reference)(const void* context, int64_t i, F* scratch);
     const void* context;
-    F* scratch;  // [width]
+    F* scratch;  // [4, width]
     int64_t width;
     Candidates from;  // of the one row
     bool root;
     typename KeyOf<F>::type* keys;  // [capacity]
 };
 
-// 1 or 2: bytes of an integer on this set and processor.
-GM_DECLARE_ISA(int, screen_value_bytes, ())
+// Whether this set and processor multiply bytes.
+GM_DECLARE_ISA(bool, screen_has_bytes, ())
 GM_DECLARE_ISA(void, quantise_fp32, (const Quantise<float>&))
 GM_DECLARE_ISA(void, quantise_fp64, (const Quantise<double>&))
 GM_DECLARE_ISA(void, screen_tile, (const Screen&))

@@ -39,15 +39,16 @@ inline auto with_points(const char* name, const Tensor& t, const Function& f) {
 }
 
 template <class Bits, class T>
-inline bool all_bits_set(T value, Bits exponent) {
+inline Bits all_bits_set(T value, Bits exponent) {
     Bits bits;
     std::memcpy(&bits, &value, sizeof(bits));
-    return (bits & exponent) == exponent;
+    return static_cast<Bits>((bits & exponent) == exponent);
 }
-inline bool not_finite(float x) { return all_bits_set<uint32_t>(x, 0x7f800000u); }
-inline bool not_finite(double x) { return all_bits_set<uint64_t>(x, 0x7ff0000000000000ull); }
-inline bool not_finite(torch::headeronly::BFloat16 x) { return all_bits_set<uint16_t>(x, 0x7f80u); }
-inline bool not_finite(torch::headeronly::Half x) { return all_bits_set<uint16_t>(x, 0x7c00u); }
+// 1 or 0, as wide as the number, for the vectors of check_finite.
+inline uint32_t not_finite(float x) { return all_bits_set<uint32_t>(x, 0x7f800000u); }
+inline uint64_t not_finite(double x) { return all_bits_set<uint64_t>(x, 0x7ff0000000000000ull); }
+inline uint16_t not_finite(torch::headeronly::BFloat16 x) { return all_bits_set<uint16_t>(x, 0x7f80u); }
+inline uint16_t not_finite(torch::headeronly::Half x) { return all_bits_set<uint16_t>(x, 0x7c00u); }
 
 // Refuses NaN and infinities, naming the first: [row, d], or [b, row, d] in a batch of several.
 template <class T>
@@ -58,9 +59,10 @@ inline void check_finite(const char* name, const T* data, int64_t batch, int64_t
     parallel_for(0, steps, 64, [&](int64_t begin, int64_t end) {
         for (int64_t step = begin; step < end; ++step) {
             const int64_t stop = std::min(total, (step + 1) * kStep);
-            bool found = false;
-            for (int64_t i = step * kStep; i < stop; ++i) found |= not_finite(data[i]);
-            if (!found) continue;
+            decltype(not_finite(*data)) found = 0;
+            for (int64_t i = step * kStep; i < stop; ++i)
+                found = static_cast<decltype(found)>(found | not_finite(data[i]));
+            if (found == 0) continue;
             int64_t before = first.load();
             while (step < before && !first.compare_exchange_weak(before, step)) {
             }

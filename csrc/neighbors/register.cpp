@@ -5,7 +5,7 @@
 STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
     // metric: 0 euclidean, 1 sqeuclidean, 2 manhattan, 3 chebyshev, 4 the negative inner product; exclude_self:
     // reference i is query i; block_rows: references of a block, 0 for the library's choice; method: 0 the faster, 1
-    // the differences of all pairs, 2 screened, 3 a tree (all the same result)
+    // the differences of all pairs, 2 screened, 3 a tree, 4 screened by words alone (all the same result)
     // -> distances [B, N, k] (fp64 for fp64, else fp32), indices [B, N, k] int64
     m.def(
         "knn(Tensor queries, Tensor references, SymInt k, int metric, bool exclude_self, SymInt block_rows, int "

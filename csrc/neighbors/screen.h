@@ -9,20 +9,27 @@
 namespace gm {
 
 // Whether screening pays: many coordinates, many references, few of them wanted.
-// Fewer wanted than a quarter of kMostCandidates.
-inline bool screening_pays(const Points& p, int64_t k) {
-    return p.width > kLowWidth && p.width <= kScreenWidth && p.references >= 512 && k <= 224 &&
-           16 * k <= p.references && p.queries >= 16;
-}
+constexpr int64_t kMostScreened = 2048;  // neighbours: their lists stay within kMostCandidates
+constexpr int64_t kMostByBytes = 224;    // neighbours that a list of bytes has room for
 inline bool screening_can(const Points& p, int64_t k) {
-    return p.width > kLowWidth && p.width <= kScreenWidth && k <= 224;
+    return p.width > kLowWidth && p.width <= kScreenWidth && k <= kMostScreened;
 }
+inline bool screening_pays(const Points& p, int64_t k) {
+    return screening_can(p, k) && p.references >= 512 && 16 * k <= p.references && p.queries >= 16;
+}
+
+// What a search did, summed over its rows.
+struct Tally {
+    int64_t by_bytes = 0, by_words = 0;  // rows screened
+    int64_t certified = 0;               // of them
+    int64_t candidates = 0;              // exact distances of the certified rows
+};
 
 // The arrays of a Lattice for `rows` points.
 class LatticeMemory {
  public:
     LatticeMemory(int64_t rows, int64_t width, int64_t value_bytes)
-        : values_(static_cast<size_t>(rows * width * value_bytes + 64)),
+        : values_(new uint8_t[static_cast<size_t>(rows * width * value_bytes + 64)]),
           floats_(static_cast<size_t>(3 * rows)),
           starts_(static_cast<size_t>(rows)),
           rows_(rows),
@@ -30,11 +37,11 @@ class LatticeMemory {
     // The lattice from row `first` on.
     Lattice at(int64_t first) {
         float* f = floats_.data() + first;
-        return {values_.data() + first * row_bytes_, f, f + rows_, f + 2 * rows_, starts_.data() + first};
+        return {values_.get() + first * row_bytes_, f, f + rows_, f + 2 * rows_, starts_.data() + first};
     }
 
  private:
-    std::vector<uint8_t> values_;
+    std::unique_ptr<uint8_t[]> values_;  // pages that are not used are not touched
     std::vector<float> floats_;
     std::vector<int32_t> starts_;
     int64_t rows_, row_bytes_;
@@ -68,6 +75,13 @@ inline std::vector<F> centre_of(const T* references, const Points& p) {
     return centre;
 }
 
+// Points that are packed as they stand, or null.
+template <class F, class T>
+const F* packed_in_place(const T* points, const Points& p) {
+    if constexpr (std::is_same_v<F, T>) return p.dim == p.width ? points : nullptr;
+    return nullptr;
+}
+
 template <class T>
 struct Context {
     const T* references;
@@ -82,25 +96,31 @@ const F* reference_row(const void* context, int64_t i, F* scratch) {
     return scratch;
 }
 
-// One batch. done(row, keys, count) for each row found, in parallel; the rows that are not come back.
+// The chosen rows of one batch. done(row, keys, count) for each row found, in parallel; the rows that are not come
+// back.
 template <class F, class T, class Done>
-inline std::vector<int64_t> run_screen(const T* queries, const T* references, const Points& p, int64_t k, bool root,
-                                       bool exclude_self, int64_t block_rows, const Done& done) {
+inline std::vector<int64_t> screen_rows(const T* queries, const T* references, const Points& p, const Rows& chosen,
+                                        bool by_bytes, int64_t k, bool root, bool exclude_self, int64_t block_rows,
+                                        const Done& done, Tally& tally) {
     using Key = typename KeyOf<F>::type;
     const ScreenBodies<F> bodies;
     const auto screen = GM_CALL_ISA(screen_tile);
-    const int64_t bytes = GM_CALL_ISA(screen_value_bytes)();
-    const int64_t capacity = std::min(kMostCandidates, round_up(32 * k + 512 + p.width, kGroup));
+    const int64_t bytes = by_bytes ? 1 : 2;
+    const int64_t capacity =
+        std::min(kMostCandidates, round_up(by_bytes ? 32 * k + 512 + p.width : 4 * k + 512, kGroup));
     const int64_t row_bytes = p.width * bytes + capacity * 12;
     const int64_t tile = 4 * kScreenQueryTile;
     const int64_t slab =
-        std::min(round_up(p.queries, tile), round_up(std::max(kSlabBytes / row_bytes, tile * num_threads()), tile));
-    const int64_t wanted = block_rows > 0 ? block_rows : std::max<int64_t>(kBlockBytes / (p.width * bytes), 64);
-    const int64_t block = std::min(round_up(p.references, kScreenTile), round_up(wanted, kScreenTile));
-    LatticeMemory x(slab, p.width, bytes), y(block, p.width, bytes);
-    std::vector<float> squares(static_cast<size_t>(slab * capacity + kGroup)), residuals(squares.size());
+        std::min(round_up(chosen.count, tile), round_up(std::max(kSlabBytes / row_bytes, tile * num_threads()), tile));
+    // References of a chunk are put to the lattice together; those of a block stay in cache while the queries pass.
+    const int64_t block = round_up(std::max<int64_t>(kBlockBytes / (p.width * bytes), 64), kScreenTile);
+    const int64_t wanted = block_rows > 0 ? block_rows : kSlabBytes / (p.width * bytes);
+    const int64_t chunk = std::min(round_up(p.references, kScreenTile), round_up(wanted, kScreenTile));
+    LatticeMemory x(slab, p.width, bytes), y(chunk, p.width, bytes);
+    const auto room = static_cast<size_t>(slab * capacity + kGroup);
+    const std::unique_ptr<float[]> squares(new float[room]), residuals(new float[room]);
     std::vector<float> reach(static_cast<size_t>(slab));
-    std::vector<uint32_t> index(squares.size());
+    const std::unique_ptr<uint32_t[]> index(new uint32_t[room]);
     std::vector<int32_t> counts(reach.size()), next(reach.size());
     std::vector<int64_t> selves(exclude_self ? reach.size() : 0), left;
     // |computed - true| <= gamma |true| / 2 with gamma = (width / 16 + 8) u, on both sides of a comparison.
@@ -108,9 +128,9 @@ inline std::vector<int64_t> run_screen(const T* queries, const T* references, co
     const auto candidates = [&](int64_t row) {
         const int64_t at = row * capacity;
         const Lattice own = x.at(row);
-        return Candidates{squares.data() + at,
-                          residuals.data() + at,
-                          index.data() + at,
+        return Candidates{squares.get() + at,
+                          residuals.get() + at,
+                          index.get() + at,
                           counts.data() + row,
                           next.data() + row,
                           reach.data() + row,
@@ -123,51 +143,105 @@ inline std::vector<int64_t> run_screen(const T* queries, const T* references, co
     const std::vector<F> centre = centre_of<F>(references, p);
     const Context<T> context{references, p.dim, p.width};
     // Rows [first, first + count) of `from` to the lattice, 16 at a time.
-    const auto quantise = [&](LatticeMemory& to, const T* from, int64_t first, int64_t count, bool are_references) {
+    const auto quantise = [&](LatticeMemory& to, const T* from, const Rows& at, int64_t first, int64_t count,
+                              bool are_references) {
         parallel_for(0, (count + kGroup - 1) / kGroup, 8, [&](int64_t begin, int64_t end) {
             std::vector<F> rows(static_cast<size_t>(kGroup * p.width));
             for (int64_t g = begin; g < end; ++g) {
                 const int64_t row = first + g * kGroup, held = std::min(kGroup, count - g * kGroup);
-                pack_rows(rows.data(), from, row, row + held, held, p.dim, p.width);
-                bodies.quantise({rows.data(), centre.data(), held, p.width, are_references, to.at(g * kGroup)});
+                const F* packed = rows.data();
+                if (const F* in_place = packed_in_place<F>(from, p); in_place != nullptr && at.list == nullptr)
+                    packed = in_place + row * p.dim;
+                else
+                    for (int64_t i = 0; i < held; ++i)
+                        pack_rows(rows.data() + i * p.width, from, at[row + i], at[row + i] + 1, 1, p.dim, p.width);
+                bodies.quantise({packed, centre.data(), held, p.width, are_references, by_bytes, to.at(g * kGroup)});
             }
         });
     };
-    for (int64_t q = 0; q < p.queries; q += slab) {
-        const int64_t count = std::min(slab, p.queries - q);
-        quantise(x, queries, q, count, false);
+    for (int64_t q = 0; q < chosen.count; q += slab) {
+        const int64_t count = std::min(slab, chosen.count - q);
+        quantise(x, queries, chosen, q, count, false);
         for (int64_t i = 0; i < count; ++i) {
             const auto row = static_cast<size_t>(i);
             const bool boundless = std::isinf(x.at(i).residuals[0]);  // no lattice for this query
             counts[row] = boundless ? -1 : 0;
             next[row] = static_cast<int32_t>(2 * k + 32);
             reach[row] = boundless ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
-            if (exclude_self) selves[row] = q + i;
+            if (exclude_self) selves[row] = chosen[q + i];
         }
-        for (int64_t r = 0; r < p.references; r += block) {
-            const int64_t held = std::min(block, p.references - r);
-            quantise(y, references, r, held, true);
+        for (int64_t r = 0; r < p.references; r += chunk) {
+            const int64_t held = std::min(chunk, p.references - r);
+            if (q == 0 || chunk < p.references) quantise(y, references, Rows{nullptr, p.references}, r, held, true);
             parallel_for(0, (count + kScreenQueryTile - 1) / kScreenQueryTile, 1, [&](int64_t begin, int64_t end) {
-                const int64_t first = begin * kScreenQueryTile;
-                screen({x.at(first), y.at(0), exclude_self ? selves.data() + first : nullptr,
-                        std::min(end * kScreenQueryTile, count) - first, r, held, p.width, candidates(first)});
+                const int64_t first = begin * kScreenQueryTile, rows = std::min(end * kScreenQueryTile, count) - first;
+                for (int64_t from = 0; from < held; from += block)
+                    screen({x.at(first), y.at(from), exclude_self ? selves.data() + first : nullptr, rows, r + from,
+                            std::min(block, held - from), p.width, candidates(first), by_bytes});
             });
         }
         parallel_for(0, count, 8, [&](int64_t begin, int64_t end) {
-            std::vector<F> query(static_cast<size_t>(p.width)), scratch(query.size());
+            std::vector<F> query(static_cast<size_t>(p.width)), scratch(4 * query.size());
             std::vector<Key> keys(static_cast<size_t>(capacity));
             for (int64_t i = begin; i < end; ++i) {
-                pack_rows(query.data(), queries, q + i, q + i + 1, 1, p.dim, p.width);
+                const int64_t row = chosen[q + i];
+                pack_rows(query.data(), queries, row, row + 1, 1, p.dim, p.width);
                 const int64_t found = bodies.rerank({query.data(), &reference_row<F, T>, &context, scratch.data(),
                                                      p.width, candidates(i), root, keys.data()});
                 counts[static_cast<size_t>(i)] = static_cast<int32_t>(found);
-                if (found >= 0) done(q + i, keys.data(), found);
+                if (found >= 0) done(row, keys.data(), found);
             }
         });
-        for (int64_t i = 0; i < count; ++i)
-            if (counts[static_cast<size_t>(i)] < 0) left.push_back(q + i);
+        for (int64_t i = 0; i < count; ++i) {
+            const int64_t found = counts[static_cast<size_t>(i)];
+            if (found < 0)
+                left.push_back(chosen[q + i]);
+            else
+                tally.candidates += found;
+        }
     }
+    (by_bytes ? tally.by_bytes : tally.by_words) += chosen.count;
+    tally.certified += chosen.count - static_cast<int64_t>(left.size());
     return left;
+}
+
+// Whether words beat bytes, which take half the time for a pair and leave more to the exact distances: how much more,
+// 48 queries among 2048 references tell.
+template <class F, class T>
+inline bool words_pay(const T* queries, const T* references, const Points& p, int64_t k) {
+    constexpr int64_t kQueries = 48, kReferences = 2048;
+    if (p.queries < 4 * kQueries || p.references < 2 * kReferences) return p.width >= 1024 || k >= 32;
+    std::vector<int64_t> rows(kQueries);
+    for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int64_t>(i) * (p.queries / kQueries);
+    std::vector<T> sample(static_cast<size_t>(kReferences * p.dim));
+    for (int64_t i = 0; i < kReferences; ++i)
+        std::copy_n(references + i * (p.references / kReferences) * p.dim, p.dim, sample.data() + i * p.dim);
+    Points few = p;
+    few.references = kReferences;
+    const int64_t near = std::max<int64_t>(1, k * kReferences / p.references);
+    Tally tally;
+    screen_rows<F>(
+        queries, sample.data(), few, {rows.data(), kQueries}, true, near, true, false, 0,
+        [](int64_t, auto*, int64_t) {}, tally);
+    // In cycles of one core (measured): a pair by bytes takes width / 64; an exact distance of rows out of cache
+    // width + 400; a row that is not certified, width / 8 for all pairs.
+    const auto wide = static_cast<double>(p.width);
+    const double pairs = wide / 64 * static_cast<double>(p.references);
+    const double certified = static_cast<double>(tally.certified), failed = kQueries - certified;
+    const double more =
+        static_cast<double>(k) * (static_cast<double>(tally.candidates) / static_cast<double>(near) - certified);
+    return more * (wide + 400) + failed * 8 * pairs > kQueries * pairs;
+}
+
+// One batch, by bytes where the processor has them and they pay, or by words.
+template <class F, class T, class Done>
+inline std::vector<int64_t> run_screen(const T* queries, const T* references, const Points& p, int64_t k, bool root,
+                                       bool exclude_self, int64_t block_rows, bool words_only, const Done& done,
+                                       Tally& tally) {
+    const bool by_bytes =
+        !words_only && k <= kMostByBytes && GM_CALL_ISA(screen_has_bytes)() && !words_pay<F>(queries, references, p, k);
+    return screen_rows<F>(queries, references, p, {nullptr, p.queries}, by_bytes, k, root, exclude_self, block_rows,
+                          done, tally);
 }
 
 }  // namespace gm

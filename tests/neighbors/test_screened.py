@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gmkern.testing import run_isa
 
-DIRECT, SCREENED = 1, 2
+DIRECT, SCREENED, WORDS = 1, 2, 4
 
 
 def search(x: Tensor, y: Tensor, k: int, method: int, *, metric: int = 0, exclude_self: bool = False, rows: int = 0):
@@ -57,27 +57,52 @@ DATA = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("method", [SCREENED, WORDS], ids=["screened", "words"])
 @pytest.mark.parametrize("name", DATA)
-def test_screened_is_direct(name: str, dtype: torch.dtype) -> None:
+def test_screened_is_direct(name: str, method: int, dtype: torch.dtype) -> None:
     for m, dim, k in ((700, 17, 1), (1301, 64, 30), (515, 300, 5)):
         y = DATA[name](m, dim).to(dtype)
         x = y[: m // 10] + DATA[name](m // 10, dim).to(dtype) * 0.1
         x[::5] = y[: m // 10][::5]  # copies
         for arguments in ({}, {"metric": 1, "rows": 64}):
-            got, want = (search(x, y, k, method, **arguments) for method in (SCREENED, DIRECT))
+            got, want = (search(x, y, k, how, **arguments) for how in (method, DIRECT))
             assert torch.equal(got[0], want[0])
             assert torch.equal(got[1], want[1])
-        got, want = (search(y, y, k, method, exclude_self=True) for method in (SCREENED, DIRECT))
+        got, want = (search(y, y, k, how, exclude_self=True) for how in (method, DIRECT))
         assert torch.equal(got[0], want[0])
         assert torch.equal(got[1], want[1])
 
 
 def test_every_instruction_set_screens_alike(isa: str) -> None:
     x, y = torch.randn(50, 70), clusters(900, 70) * 0.1 + torch.randn(900, 70)
-    code = "import gmkern; out = torch.ops.gmkern.knn(x[None], y[None], 9, 0, False, 0, 2)"
+    code = "import gmkern; out = [torch.ops.gmkern.knn(x[None], y[None], 9, 0, False, 0, m) for m in (2, 4)]"
     want = search(x, y, 9, DIRECT)
     for threads in (1, 2):
-        assert all(map(torch.equal, run_isa(isa, code, threads=threads, x=x, y=y), want))
+        for got in run_isa(isa, code, threads=threads, x=x, y=y):
+            assert all(map(torch.equal, got, want))
+
+
+def test_longest_words() -> None:
+    # Points along one coordinate, along a diagonal, and in 2^15 coordinates: the integers of a word are at their
+    # largest, alone or in length, and dot products near 2^31.
+    y = torch.zeros(600, 64)
+    y[:300, 5] = torch.linspace(-1, 1, 300)
+    y[300:] = torch.linspace(-1, 1, 300)[:, None]
+    wide = torch.randint(0, 2, (40, 1 << 15)).float() * 2 - 1
+    for points, k in ((y, 7), (wide, 3), (torch.cat([wide, -wide]), 3)):
+        assert all(map(torch.equal, search(points, points, k, WORDS), search(points, points, k, DIRECT)))
+
+
+def test_many_neighbours_go_by_words() -> None:
+    x, y = torch.randn(20, 40), torch.randn(6000, 40)
+    assert all(map(torch.equal, search(x, y, 300, 0), search(x, y, 300, DIRECT)))
+
+
+def test_a_pilot_chooses() -> None:
+    # Enough queries for a pilot: distances concentrate (words), or copies stand out (bytes).
+    far = torch.randn(4200, 300)
+    for x, y in ((torch.randn(200, 300), far), (far[:200] + 0.01 * torch.randn(200, 300), far)):
+        assert all(map(torch.equal, search(x, y, 60, SCREENED), search(x, y, 60, DIRECT)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -97,8 +122,8 @@ def test_the_automatic_choice_at_size(dtype: torch.dtype) -> None:
 
 
 def test_the_op_says_what_it_cannot_screen() -> None:
-    for x, k in ((torch.zeros(5, 16), 1), (torch.zeros(300, 20), 225)):
+    for x, k in ((torch.zeros(5, 16), 1), (torch.zeros(3000, 20), 2049)):
         with pytest.raises(RuntimeError, match="method: "):
             search(x, x, k, SCREENED)
-    with pytest.raises(RuntimeError, match="method: got 4"):
-        search(torch.zeros(5, 20), torch.zeros(5, 20), 1, 4)
+    with pytest.raises(RuntimeError, match="method: got 5"):
+        search(torch.zeros(5, 20), torch.zeros(5, 20), 1, 5)

@@ -123,5 +123,5 @@ def test_the_automatic_choice_at_size(dim: int) -> None:
 def test_the_op_says_where_it_has_no_tree() -> None:
     with pytest.raises(RuntimeError, match="method: got 3; takes it for up to 8 coordinates"):
         search(torch.zeros(5, 9), torch.zeros(5, 9), 1, TREE)
-    with pytest.raises(RuntimeError, match="method: got 4"):
-        search(torch.zeros(5, 9), torch.zeros(5, 9), 1, 4)
+    with pytest.raises(RuntimeError, match="method: got 5"):
+        search(torch.zeros(5, 9), torch.zeros(5, 9), 1, 5)

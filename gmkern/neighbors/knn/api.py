@@ -49,7 +49,8 @@ def knn(
         are an error; "inner_product", -<q, r>, so that the largest product comes first.
     exclude_self : whether reference i is query i and no neighbour of it. It goes by index: another copy of the point
         stays its neighbour. N and M must be equal.
-    block_rows : references that are packed at a time; bounds scratch memory, changes no result. None: 512 KB of them.
+    block_rows : references that are packed at a time; bounds scratch memory, changes no result. None: up to 64 MB
+        of them (docs/neighbors.md).
     progress : draw a progress bar on a terminal's standard error, for references that are read in turn.
     backend : None, "cpu" (C++) or "reference" (plain PyTorch, any device): the same bits.
 
@@ -73,7 +74,7 @@ def knn(
 
     Differentiable in both sides, any number of times: gradients are gathered in a fixed order, and are 0 at distance
     0 for "euclidean". Works under ``torch.compile(fullgraph=True)``; allocates, so not in a captured CUDA graph. Memory
-    beyond inputs and outputs: about 64 MB (docs/neighbors.md), and [N, k] more for gradients.
+    beyond inputs and outputs: about 128 MB (docs/neighbors.md), and [N, k] more for gradients.
 
     Examples
     --------
