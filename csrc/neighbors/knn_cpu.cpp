@@ -60,9 +60,15 @@ void run_direct(const T* queries, const T* references, const Points& p, const Ro
 
 enum class Method : int64_t { automatic = 0, direct = 1, screened = 2, tree = 3, words = 4 };
 
+// Of one batch: the method that was taken, and what it did.
+struct Course {
+    Method method;
+    Tally tally;
+};
+
 template <class F, class T>
-void knn_rows(const T* queries, const T* references, const Points& p, int64_t k, Metric metric, bool exclude_self,
-              int64_t block_rows, Method method, F* distances, int64_t* indices) {
+Course knn_rows(const T* queries, const T* references, const Points& p, int64_t k, Metric metric, bool exclude_self,
+                int64_t block_rows, Method method, F* distances, int64_t* indices) {
     const bool root = metric == Metric::euclidean, squares = metric <= Metric::sqeuclidean;
     Tally tally;
     const auto write = [&](int64_t row, auto* keys, int64_t count) {
@@ -74,21 +80,26 @@ void knn_rows(const T* queries, const T* references, const Points& p, int64_t k,
             indices[row * k + i] = key_index(keys[i]);
         }
     };
-    if (method == Method::tree || (method == Method::automatic && squares && tree_pays(p, k)))
-        return run_tree<F>(queries, references, p, k, root, exclude_self, write);
+    if (method == Method::tree || (method == Method::automatic && squares && tree_pays(p, k))) {
+        run_tree<F>(queries, references, p, k, root, exclude_self, write);
+        return {Method::tree, tally};
+    }
     Rows chosen{nullptr, p.queries};
     std::vector<int64_t> left;
-    if (method == Method::screened || method == Method::words ||
-        (method == Method::automatic && squares && screening_pays(p, k))) {
+    const bool screened = method == Method::screened || method == Method::words ||
+                          (method == Method::automatic && squares && screening_pays(p, k));
+    if (screened) {
         left = run_screen<F>(queries, references, p, k, root, exclude_self, block_rows, method == Method::words, write,
                              tally);
         chosen = {left.data(), static_cast<int64_t>(left.size())};
     }
     if (chosen.count > 0) run_direct<F>(queries, references, p, chosen, k, metric, exclude_self, block_rows, write);
+    return {!screened ? Method::direct : tally.by_words > 0 ? Method::words : Method::screened, tally};
 }
 
-std::tuple<Tensor, Tensor> knn(const Tensor& queries, const Tensor& references, int64_t k, int64_t metric,
-                               bool exclude_self, int64_t block_rows, int64_t method) {
+// Distances, indices, and [B, 4] of each batch: method, rows screened, certified, exact distances of the certified.
+std::tuple<Tensor, Tensor, Tensor> search(const Tensor& queries, const Tensor& references, int64_t k, int64_t metric,
+                                          bool exclude_self, int64_t block_rows, int64_t method) {
     const Points p = check_points(queries, references, exclude_self);
     GM_CHECK(metric >= 0 && metric <= 4, "metric: got ", metric, "; takes 0 to 4");
     GM_CHECK(block_rows >= 0, "block_rows: got ", block_rows, "; takes 0 or a number of rows");
@@ -106,17 +117,38 @@ std::tuple<Tensor, Tensor> knn(const Tensor& queries, const Tensor& references, 
         Tensor distances =
             torch::stable::empty({p.batch, p.queries, k}, sizeof(F) == 8 ? ScalarType::Double : ScalarType::Float);
         Tensor indices = torch::stable::empty({p.batch, p.queries, k}, ScalarType::Long);
+        Tensor courses = torch::stable::empty({p.batch, 4}, ScalarType::Long);
+        int64_t* told = courses.mutable_data_ptr<int64_t>();
         const T* y = static_cast<const T*>(references.const_data_ptr());
-        for (int64_t b = 0; b < p.batch; ++b)
-            knn_rows<F>(x + b * p.queries * p.dim, y + b * p.references * p.dim, p, k, static_cast<Metric>(metric),
-                        exclude_self, block_rows, static_cast<Method>(method),
-                        distances.mutable_data_ptr<F>() + b * p.queries * k,
-                        indices.mutable_data_ptr<int64_t>() + b * p.queries * k);
-        return std::make_tuple(distances, indices);
+        for (int64_t b = 0; b < p.batch; ++b, told += 4) {
+            const Course course =
+                knn_rows<F>(x + b * p.queries * p.dim, y + b * p.references * p.dim, p, k, static_cast<Metric>(metric),
+                            exclude_self, block_rows, static_cast<Method>(method),
+                            distances.mutable_data_ptr<F>() + b * p.queries * k,
+                            indices.mutable_data_ptr<int64_t>() + b * p.queries * k);
+            told[0] = static_cast<int64_t>(course.method);
+            told[1] = course.tally.by_bytes + course.tally.by_words;
+            told[2] = course.tally.certified;
+            told[3] = course.tally.candidates;
+        }
+        return std::make_tuple(distances, indices, courses);
     });
+}
+
+std::tuple<Tensor, Tensor> knn(const Tensor& queries, const Tensor& references, int64_t k, int64_t metric,
+                               bool exclude_self, int64_t block_rows, int64_t method) {
+    auto [distances, indices, courses] = search(queries, references, k, metric, exclude_self, block_rows, method);
+    return {distances, indices};
+}
+Tensor knn_course(const Tensor& queries, const Tensor& references, int64_t k, int64_t metric, bool exclude_self,
+                  int64_t method) {
+    return std::get<2>(search(queries, references, k, metric, exclude_self, 0, method));
 }
 
 }  // namespace
 }  // namespace gm
 
-STABLE_TORCH_LIBRARY_IMPL(gmkern, CPU, m) { m.impl("knn", TORCH_BOX(&gm::knn)); }
+STABLE_TORCH_LIBRARY_IMPL(gmkern, CPU, m) {
+    m.impl("knn", TORCH_BOX(&gm::knn));
+    m.impl("knn_course", TORCH_BOX(&gm::knn_course));
+}

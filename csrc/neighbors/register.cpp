@@ -11,6 +11,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
         "knn(Tensor queries, Tensor references, SymInt k, int metric, bool exclude_self, SymInt block_rows, int "
         "method) -> "
         "(Tensor, Tensor)");
+    // How that search went, [B, 4]: the method it took, rows screened, rows certified, exact distances of those
+    m.def(
+        "knn_course(Tensor queries, Tensor references, SymInt k, int metric, bool exclude_self, int method) -> Tensor");
     // radii [B, N] (per_reference False) or [B, M], of the distances' dtype -> counts [B, N] int64
     m.def(
         "count_within(Tensor queries, Tensor references, Tensor radii, bool per_reference, bool strict, "

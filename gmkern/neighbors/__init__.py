@@ -2,6 +2,6 @@
 
 from gmkern.neighbors.count_within import count_within
 from gmkern.neighbors.kernel_sum import kernel_sum, log_kernel_sum
-from gmkern.neighbors.knn import KNN, knn
+from gmkern.neighbors.knn import KNN, Certificate, knn, knn_certificate
 
-__all__ = ["KNN", "count_within", "kernel_sum", "knn", "log_kernel_sum"]
+__all__ = ["KNN", "Certificate", "count_within", "kernel_sum", "knn", "knn_certificate", "log_kernel_sum"]

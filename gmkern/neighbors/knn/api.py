@@ -91,12 +91,13 @@ def knn(
     x, y = _points.pair(queries, references)
     batched = queries.ndim == 3
     _points.check_excludes(exclude_self, x.shape[1], y.shape[1])
-    _check_k(k, y.shape[1], exclude_self)
+    check_k(k, y.shape[1], exclude_self)
     found = _search(x, y, k, metric, bool(exclude_self), rows, backend)
     return found if batched else KNN(found.distances[0], found.indices[0])
 
 
-def _check_k(k: int, references: int, exclude_self: bool) -> None:
+def check_k(k: int, references: int, exclude_self: bool) -> None:
+    """Refuses more neighbours than there are."""
     if k > references - bool(exclude_self):
         left = ", and a query is not its own neighbour" if exclude_self else ""
         takes = f"an int >= 1 and <= {references - bool(exclude_self)}: there are {references} references{left}"
@@ -146,5 +147,5 @@ def _streamed(
         best, indices = best[:, :k], torch.cat([indices, index], 1).gather(1, order)[:, :k]
         total = first + count
     _stream.check_self(exclude_self, x.shape[1], total)
-    _check_k(k, total, exclude_self)
+    check_k(k, total, exclude_self)
     return KNN(best.contiguous(), indices.contiguous())

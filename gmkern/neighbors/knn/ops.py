@@ -19,6 +19,7 @@ METRICS = ("euclidean", "sqeuclidean", "manhattan", "chebyshev", "inner_product"
 _DIFFERENCE, _SIGNS, _LARGEST, _OTHER = range(4)  # forms of a pull
 
 knn = ops.knn.default
+knn_course = ops.knn_course.default
 edge_pull = ops.edge_pull.default
 
 
@@ -33,6 +34,11 @@ def _(
         queries.new_empty(shape, dtype=accumulated(queries.dtype)),
         queries.new_empty(shape, dtype=torch.int64),
     )
+
+
+@torch.library.register_fake("gmkern::knn_course")
+def _(queries: Tensor, references: Tensor, k: int, metric: int, exclude_self: bool, method: int) -> Tensor:
+    return queries.new_empty((queries.shape[0], 4), dtype=torch.int64)
 
 
 @torch.library.register_fake("gmkern::edge_pull")
