@@ -25,7 +25,13 @@ OWNERS: tuple[Owner, ...] = (
     Owner("random.uniform", "cpu", "triton", ("noise",), "element-wise, so nothing that CUDA C++ could do better"),
     Owner("random.normal", "cpu", "triton", ("noise",), "as above"),
     Owner("random.gumbel", "cpu", "triton", ("noise",), "as above"),
-    Owner("neighbors.knn", "cpu", "reference", ("knn", "knn_course", "edge_pull"), "no GPU kernel yet: blocked PyTorch there"),
+    Owner(
+        "neighbors.knn",
+        "cpu",
+        "reference",
+        ("knn", "knn_course", "edge_pull"),
+        "no GPU kernel yet: blocked PyTorch there",
+    ),
     Owner("neighbors.count_within", "cpu", "reference", ("count_within",), "as above"),
     Owner(
         "neighbors.kernel_sum",
