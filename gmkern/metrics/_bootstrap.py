@@ -62,12 +62,17 @@ def median(values: Tensor) -> Statistic:
 
 def intervals(statistics: dict[str, Statistic], resamples: Resamples, level: float) -> dict[str, Estimate]:
     """Each statistic of the samples themselves, with the percentiles that hold ``level`` of its resampled values."""
-    drawn: dict[str, list[Tensor]] = {name: [] for name in statistics}
+    # Made at once: small tensors kept among large ones that come and go would leave holes in memory by the gigabyte.
+    drawn = torch.empty(len(statistics), resamples.count, dtype=torch.float64)
+    first = 0
     for weights in resamples.multiplicities(max(1, _NUMBERS // resamples.n)):
-        for name, of in statistics.items():
-            drawn[name].append(of(weights))
+        for row, of in enumerate(statistics.values()):
+            drawn[row, first : first + len(weights)] = of(weights)
+        first += len(weights)
     whole = torch.ones(1, resamples.n, dtype=torch.float64)
-    return {name: _estimate(of(whole), torch.cat(drawn[name]), level) for name, of in statistics.items()}
+    return {
+        name: _estimate(of(whole), values, level) for (name, of), values in zip(statistics.items(), drawn, strict=True)
+    }
 
 
 def copying_score(generated: Tensor, held_out: Tensor, first: Resamples, second: Resamples, level: float) -> Estimate:
@@ -83,7 +88,9 @@ def copying_score(generated: Tensor, held_out: Tensor, first: Resamples, second:
 
     at_once = max(1, _NUMBERS // max(n, h))
     both = zip(first.multiplicities(at_once), second.multiplicities(at_once), strict=True)
-    drawn = torch.cat([score(weights, others) for weights, others in both])
+    drawn = torch.empty(first.count, dtype=torch.float64)
+    for number, (weights, others) in enumerate(both):
+        drawn[number * at_once : (number + 1) * at_once] = score(weights, others)
     ones = [torch.ones(1, size, dtype=torch.float64) for size in (n, h)]
     return _estimate(score(*ones), drawn, level)
 

@@ -187,7 +187,7 @@ class Report:
         tolerance = f", duplicates within {self.tolerance:g}" if self.tolerance else ", duplicates are exact copies"
         notes = [f"k = {self.k}, balls hold distances {within}{tolerance}."]
         notes.append(
-            f"In brackets: {100 * self.level:g} % of {self.resamples} bootstrap resamples of the samples that a number "
+            f"Intervals: {100 * self.level:g} % of {self.resamples} bootstrap resamples of the samples that a number "
             "is an average over; balls and neighbours are held fixed."
         )
         if self.holdout is not None and self.holdout.samples != self.generated.samples:
