@@ -10,7 +10,7 @@ from gmkern._validate import bad
 
 @contextmanager
 def bar(progress: bool, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Yields ``show(done)``: draws ``done`` of ``total`` (None: unknown) if ``progress``, and standard error is a terminal.
+    """Yields ``show(done)``: draws ``done`` of ``total`` (None: unknown) if ``progress`` and stderr is a terminal.
 
     Raises
     ------
