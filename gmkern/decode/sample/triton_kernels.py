@@ -338,16 +338,17 @@ def explore(z_row, vocab, token, chance, legal, seed, sample_id, step, TILE: tl.
     k0, k1 = noise_key(seed, _EXPLORE)
     w0, w1, _w2, _w3 = noise_block(k0, k1, sample_id, step, tl.zeros((2,), tl.uint32))
     first = tl.max(w0.to(tl.int64), axis=0)  # the same in both lanes
-    chosen = (tl.max(w1.to(tl.int64), axis=0) * legal.to(tl.int64)) >> 32
+    chosen = ((tl.max(w1.to(tl.int64), axis=0) * legal.to(tl.int64)) >> 32).to(tl.int32)
     if first.to(tl.float64) < chance * _WORDS:
-        before = legal.to(tl.int64) * 0
+        before = legal * 0
         for start in range(0, vocab, TILE):
             z, index = load_tile(z_row, start, vocab, TILE)
             here = z > float("-inf")
-            place = before + tl.cumsum(here.to(tl.int64), axis=0) - 1
-            found = tl.max(tl.where(here & (place == chosen), index, -1), axis=0)
-            token = tl.where(found >= 0, found, token)
-            before += tl.sum(here.to(tl.int64), axis=0)
+            count = tl.sum(here.to(tl.int32), axis=0)
+            if (before <= chosen) & (chosen < before + count):
+                place = before + tl.cumsum(here.to(tl.int32), axis=0) - 1
+                token = tl.max(tl.where(here & (place == chosen), index, -1), axis=0)
+            before += count
     return token
 
 
@@ -370,12 +371,10 @@ def sample_kernel(
     penalty = tl.load(p + 5).to(number)
     presence = tl.load(p + 6).to(number)
     frequency = tl.load(p + 7).to(number)
-    chance = tl.load(p + 8)
-    epsilon = chance.to(number)
     infinity = float("inf")
     fine = (temperature >= 0) & (temperature < infinity) & (top_k >= 0) & (penalty > 0) & (penalty < infinity)
     fine = fine & (top_p >= 0) & (top_p <= 1) & (min_p >= 0) & (min_p <= 1) & (typical_p >= 0) & (typical_p <= 1)
-    fine = fine & (epsilon >= 0) & (epsilon <= 1) & (tl.load(p + 9) >= 0)
+    fine = fine & (tl.load(p + 8) >= 0) & (tl.load(p + 8) <= 1) & (tl.load(p + 9) >= 0)
     fine = fine & (presence > -infinity) & (presence < infinity) & (frequency > -infinity) & (frequency < infinity)
     greedy = temperature == 0
     divisor = tl.where(greedy, 1.0, temperature)
@@ -395,7 +394,7 @@ def sample_kernel(
             past = tl.load(met + row * vocab + index, mask=here, other=0)
             seen = (past & 1) != 0
             z = tl.where(seen, tl.where(x > 0, divide(x, tl.zeros_like(x) + penalty), x * penalty), x)
-            z = (z - frequency * (past >> 1).to(number)) - tl.where(past > 1, presence, 0.0)
+            z = tl.where(past > 1, (z - frequency * (past >> 1).to(number)) - presence, z)
         z = divide(z, tl.zeros_like(z) + divisor)
         if HAS_MASK:
             legal = tl.load(mask + row * mask_row_stride + index.to(tl.int64) * mask_stride, mask=here, other=0) != 0
@@ -487,12 +486,13 @@ def sample_kernel(
                     tl.load(seeds + row * seed_stride), tl.load(sample_ids + row), tl.load(steps + row * step_stride),
                     FP64, TILE,
                 )  # fmt: skip
-            if chance > 0:
+            if tl.load(p + 8) > 0:
                 token = explore(
-                    z_row, vocab, token, chance, legal_tokens,
+                    z_row, vocab, token, tl.load(p + 8), legal_tokens,
                     tl.load(seeds + row * seed_stride), tl.load(sample_ids + row), tl.load(steps + row * step_stride),
                     TILE,
                 )  # fmt: skip
+        chance = tl.load(p + 8)  # not before: it would be held in registers through the searches and the draw
         z_token = tl.load(z_row + token)
         inside = keeps(z_token, token, top, cut, place, near, near_place, mean, True)
         kept = real(kept_high, kept_low, FP64)
@@ -501,6 +501,7 @@ def sample_kernel(
             inside = token == tl.min(first, axis=0)
             logprob = top * 0.0
         policy = exp_nonpositive(logprob)
+        epsilon = chance.to(number)
         uniform = divide(epsilon, tl.zeros_like(epsilon) + legal_tokens.to(number))
         if MODE == 2:
             slope = tl.where(inside & (temperature > 0), tl.load(slopes + row), 0.0)
