@@ -17,7 +17,7 @@ class TreeMemory {
     template <class T>
     TreeMemory(const T* rows, int64_t count, int64_t dim) : count_(count), groups_((count + kGroup - 1) / kGroup) {
         records_.resize(static_cast<size_t>(count));
-        parallel_for(0, count, 4096, [&](int64_t begin, int64_t end) {
+        parallel_for(0, count, kSmall * kGroup, [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
                 Record& r = records_[static_cast<size_t>(i)];
                 for (int64_t d = 0; d < W; ++d) r.x[d] = d < dim ? static_cast<F>(rows[i * dim + d]) : F(0);
@@ -39,6 +39,7 @@ class TreeMemory {
     }
 
  private:
+    static constexpr int64_t kSmall = 2048;  // groups that one thread packs sooner than several meet
     struct Record {
         F x[W];
         uint32_t index;
@@ -80,7 +81,7 @@ class TreeMemory {
     }
     void order() {
         std::vector<Range> ranges{{0, groups_}};
-        const auto enough = static_cast<size_t>(4 * num_threads());
+        const auto enough = static_cast<size_t>(num_threads());  // halves are equal: one range for each
         for (int64_t longest = groups_; num_threads() > 1 && longest > 64 && ranges.size() < enough;
              longest = longest / 2 + 1) {
             const size_t had = ranges.size();
@@ -102,7 +103,7 @@ class TreeMemory {
     void pack() {
         points_.resize(static_cast<size_t>(groups_ * W * kGroup));
         index_.resize(static_cast<size_t>(groups_ * kGroup));
-        parallel_for(0, groups_, 256, [&](int64_t begin, int64_t end) {
+        parallel_for(0, groups_, kSmall, [&](int64_t begin, int64_t end) {
             for (int64_t i = begin * kGroup; i < end * kGroup; ++i) {
                 const Record& r = records_[static_cast<size_t>(std::min(i, count_ - 1))];
                 for (int64_t d = 0; d < W; ++d)
@@ -120,7 +121,7 @@ class TreeMemory {
             const uint32_t* const index = lowest ? index_.data() : firsts_.back().data();
             std::vector<F> level(static_cast<size_t>(nodes * 2 * W * kGroup), F(0));
             std::vector<uint32_t> firsts(static_cast<size_t>(nodes * kGroup));
-            parallel_for(0, children, 256, [&](int64_t begin, int64_t end) {
+            parallel_for(0, children, kSmall, [&](int64_t begin, int64_t end) {
                 for (int64_t i = begin; i < end; ++i) {
                     // A node's missing children are not counted; a group's are copies.
                     const int64_t held = lowest ? kGroup : std::min(kGroup, below - i * kGroup);
