@@ -73,7 +73,7 @@ Course knn_rows(const T* queries, const T* references, const Points& p, int64_t 
     Tally tally;
     const auto write = [&](int64_t row, auto* keys, int64_t count) {
         if (count > k) keep_smallest(keys, count, k);
-        std::sort(keys, keys + k);
+        if (!std::is_sorted(keys, keys + k)) std::sort(keys, keys + k);
         for (int64_t i = 0; i < k; ++i) {
             const F distance = key_distance(keys[i]);
             distances[row * k + i] = metric == Metric::inner_product ? out_of_order(distance) : distance;

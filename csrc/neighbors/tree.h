@@ -33,7 +33,8 @@ struct TreeSearch {
     bool root;         // keys hold sqrt(d^2) (euclidean), not d^2
     Key* keys;         // room for max(k, capacity)
     int64_t capacity;  // of a reservoir, where k > kTreeSortedKeys
-    // Takes the `found` >= k keys of query `row`; the k smallest, in order, where k <= kTreeSortedKeys.
+    // Takes the `found` >= k keys of query `row`; the k smallest, in order, where k <=
+    // kTreeSortedKeys.
     void (*done)(const void* context, int64_t row, Key* keys, int64_t found);
     const void* context;
 };

@@ -111,6 +111,15 @@ struct Nearest {
         }
     }
 
+    // Where keys are not kept in order and the vectors are for them.
+    void finish() {
+        if constexpr (sizeof(Key) == 8)
+            if (s.k > kTreeSortedKeys && s.k <= kRankedKeys) {
+                keep_smallest(s.keys, count, s.k);
+                count = s.k;
+                sort_by_rank(s.keys, s.k);
+            }
+    }
     int64_t kth_index() const { return key_index(s.keys[s.k - 1]); }
 
  private:
@@ -175,6 +184,7 @@ void search(const TreeSearch<F>& s) {
             squares.store(square);
             nearest.admit(t.index + child * kGroup, bits, square);
         }
+        nearest.finish();
         s.done(s.context, row, s.keys, nearest.count);
     }
 }
