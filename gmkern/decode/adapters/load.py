@@ -43,7 +43,9 @@ def from_transformers(hf_model: nn.Module) -> Transformer:
 
 def resolve(model: Any) -> Any:
     """A Hugging Face model's Transformer, built once and again when its modules or parameters are others; any other
-    model itself."""
+    model itself. What ``torch.compile`` gave is the module that it was given."""
+    if isinstance(model, nn.Module):
+        model = getattr(model, "_orig_mod", model)
     if isinstance(model, Transformer) or not isinstance(model, nn.Module):
         return model
     inner = _unwrapped(model)

@@ -187,6 +187,10 @@ class Transformer(nn.Module):
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
         self._initialise()
 
+    def __getstate__(self) -> dict[str, object]:
+        """Copies and pickles leave the engine's packed weights behind: they are made again where they are used."""
+        return {name: value for name, value in vars(self).items() if name != "_packed"}
+
     @torch.no_grad()
     def _initialise(self) -> None:
         for name, module in self.named_modules():
@@ -292,5 +296,5 @@ class Transformer(nn.Module):
     def new_cache(self, rows: int, length: int) -> Cache:
         """An empty cache for ``rows`` sequences of up to ``length`` tokens."""
         config, like = self.config, self.embedding.weight
-        shape = (config.n_layers, rows, config.n_kv_heads, length, config.head_dim)
+        shape = (len(self.blocks), rows, config.n_kv_heads, length, config.head_dim)
         return Cache(*(torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in range(2)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -33,7 +34,47 @@ def why_not(model: Transformer) -> str | None:
             return f"takes float32, bfloat16 or float16 parameters, got {name} in {parameter.dtype}"
         if parameter.layout != torch.strided or type(parameter.data) is not Tensor:
             return f"takes dense parameters, got {name} of type {type(parameter.data).__name__}"
-    return None
+    return _altered(model)
+
+
+@functools.lru_cache(maxsize=16)
+def _made(config: TransformerConfig) -> dict[str, tuple[type, dict[str, torch.Size]]]:
+    """The modules that a config makes: each one's type, and the shapes of its own parameters."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    return {name: (type(module), _shapes(module)) for name, module in model.named_modules()}
+
+
+def _shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in module._parameters.items() if value is not None}
+
+
+def _altered(model: Transformer) -> str | None:
+    """Why the config does not say what the model computes: another module, an own forward, a hook; or None."""
+    made = _made(model.config)
+    left = set(made)
+    computed: list[str] = []
+    for name, module in model.named_modules(remove_duplicate=False):
+        if any(name.startswith(f"{part}.") for part in computed):
+            continue
+        shown = name or "the model"
+        kind, shapes = made.get(name, (None, {}))
+        left.discard(name)
+        if hasattr(module, "settings"):  # a linear whose weight is computed from another model's parameters
+            computed.append(name)
+            if kind is not torch.nn.Linear:
+                return f"takes the modules that the config makes, got a {type(module).__name__} for {shown}"
+        elif kind is None or not _computes(type(module), kind) or _shapes(module) != shapes:
+            return f"takes the modules that the config makes, got another {type(module).__name__} for {shown}"
+        if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
+            return f"runs neither hooks nor a forward of its own, got one on {shown}"
+    return f"takes the modules that the config makes, got no {min(left)}" if left else None
+
+
+def _computes(given: type, kind: type) -> bool:
+    """Whether a class computes what ``kind`` does: it, or a subclass that leaves the computation alone."""
+    names = ("forward", "__call__", "hidden", "head_weight")
+    return issubclass(given, kind) and all(getattr(given, n, None) is getattr(kind, n, None) for n in names)
 
 
 def shape_of(config: TransformerConfig) -> list[int]:
