@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 ArrayLike = Tensor | np.ndarray
 
@@ -119,7 +120,7 @@ def sample_ids(value: Any, device: torch.device, *, rows: int | None = None, nam
     if value is None and rows is not None:
         return torch.arange(rows, dtype=torch.int64, device=device)
     if isinstance(value, np.ndarray) or (isinstance(value, Sequence) and not isinstance(value, (str, bytes))):
-        array = np.asarray(value)
+        array = np.asarray(value) if len(value) else np.empty(0, np.int64)
         if array.dtype.kind not in "iu":
             raise bad(name, value, "ints", error=TypeError)
         value = torch.from_numpy(array.astype(np.int64)).to(device)
@@ -127,6 +128,14 @@ def sample_ids(value: Any, device: torch.device, *, rows: int | None = None, nam
     if rows is not None and ids.shape[0] != rows:
         raise bad(name, ids, f"shape [{rows}], one id a row")
     return ids.to(torch.int64).contiguous()
+
+
+def no_tangents(op: str, *tensors: Tensor) -> None:
+    """Refuses forward-mode derivatives, which a custom op of torch would drop in silence."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise RuntimeError(f"{op}: has no forward-mode derivative (jvp, jacfwd); reverse mode has one (vjp, backward)")
 
 
 def _per_row(name: str, value: Tensor, device: torch.device, rows: int | None) -> Tensor:

@@ -131,6 +131,7 @@ def test_one_result_for_any_threads_blocks_batch_and_k(dim: int, threads) -> Non
         assert torch.equal(knn(x, y, 64).indices, want.indices)
     for rows in (1, 17, 1000, 10_000):
         assert torch.equal(knn(x, y, 64, block_rows=rows).indices, want.indices)
+    assert torch.equal(knn(x, y, 64, block_rows=2**63 - 1).indices, want.indices)
     for k in (1, 2, 5, 63):
         got = knn(x, y, k)
         assert torch.equal(got.indices, want.indices[:, :k])

@@ -33,7 +33,8 @@ def test_per_row_seeds_and_steps():
 
 @pytest.mark.parametrize("n", [0, 5])
 def test_empty_batches(n):
-    assert gmkern.random.gumbel(0, 0, 0, n).shape == (0, n)
+    for ids in (0, [], (), torch.empty(0, dtype=torch.int64)):
+        assert gmkern.random.gumbel(0, ids, 0, n).shape == (0, n)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,7 @@ def test_empty_batches(n):
         ({"seed": torch.tensor([1, 2])}, ValueError, r"seed: got .*takes one value or shape \[3\]"),
         ({"seed": torch.tensor(1.0)}, TypeError, "seed: .*takes dtype int64"),
         ({"sample_ids": -1}, ValueError, "sample_ids: got -1"),
+        ({"sample_ids": 1 << 63}, ValueError, "sample_ids: got 9223372036854775808"),
         ({"sample_ids": [0.5]}, TypeError, "sample_ids: .*takes ints"),
         ({"sample_ids": torch.zeros(2, 2, dtype=torch.int64)}, ValueError, "sample_ids: .*takes 1 dimension"),
         ({"step": -1}, ValueError, "step: got -1"),

@@ -158,6 +158,7 @@ def token_logprobs(
         met = None if met is None else met.reshape(rows, met.shape[-1])
     given = (logits.reshape(-1, vocab), tokens.to(torch.int64).reshape(-1).contiguous(), packed, masked, met)
     module = _module("decode.token_logprobs", backend, device)
+    _validate.no_tangents("decode.token_logprobs", logits)
     if module is None:
         out = _in_words(ops.token_logprobs, *given)
     else:

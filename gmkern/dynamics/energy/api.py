@@ -84,6 +84,7 @@ def energy_and_forces(
         [("cpu", _backend.on_cpu(x.device) or why_not_compiled(kinds, parameters, systems.dim)), ("reference", None)],
     )
     if chosen == "cpu":
+        _validate.no_tangents("energy_and_forces", x, parameters)
         energy, forces = ops.energy_and_forces(systems.flat(x), systems.ptr, kinds, parameters, box.cell, box.inverse)
         return EnergyAndForces(energy, forces.reshape(x.shape))
     energy, forces = reference.energy_and_forces(

@@ -152,7 +152,9 @@ def simulate(
         systems = systems_of(x, system_ptr)
         rows = systems.count
     else:
-        x = positions_of(positions, ndim=range(1, 65))
+        x = positions_of(positions, ndim=None)
+        if x.ndim == 0:
+            raise _validate.bad("positions", x, "at least one dimension, whose rows are systems")
         given = {"system_ptr": system_ptr is not None, "cell": cell is not None, "pbc": pbc is not False}
         for name, there in given.items():
             if there:
@@ -172,7 +174,7 @@ def simulate(
         raise ValueError("velocities: got None with start_step > 0; takes those where the earlier run stopped")
     v = None
     if velocities is not None:
-        v = positions_of(velocities, name="velocities", ndim=range(1, 65))
+        v = positions_of(velocities, name="velocities", ndim=None)
         if v.shape != x.shape or v.dtype != x.dtype or v.device != x.device:
             raise _validate.bad("velocities", v, f"shape {list(x.shape)}, dtype and device of positions")
 
@@ -190,7 +192,10 @@ def simulate(
             RuntimeWarning,
             stacklevel=2,
         )
-    return Trajectory(outcome.x, outcome.v, outcome.frames, outcome.energies, outcome.forward, outcome.backward)
+    final_x, final_v = outcome.x, outcome.v
+    if steps == 0:  # the caller's own tensors otherwise
+        final_x, final_v = final_x.clone(), None if final_v is None else final_v.clone()
+    return Trajectory(final_x, final_v, outcome.frames, outcome.energies, outcome.forward, outcome.backward)
 
 
 def _follow_module(
@@ -244,6 +249,8 @@ def _follow_potential(
 ) -> Outcome:
     kinds, parameters = packed(field, systems.dim, x.device)
     inverse_masses = 1.0 / masses_of(masses, systems, x)
+    if backend != "reference":
+        _validate.no_tangents("simulate", x, parameters, *(() if v is None else (v,)))
     trained = [name for name, t in (("positions", x), ("velocities", v), ("field", parameters))
                if t is not None and t.requires_grad and torch.is_grad_enabled()]  # fmt: skip
     if trained and backend is None:
