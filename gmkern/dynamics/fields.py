@@ -133,7 +133,10 @@ class Harmonic(Term):
 
     def __post_init__(self) -> None:
         _scalar("k", self.k)
-        center = torch.as_tensor(self.center)
+        try:
+            center = torch.as_tensor(self.center)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise _validate.bad("center", self.center, "a finite number, or D of them", error=TypeError) from error
         if center.ndim > 1 or center.is_complex() or not bool(torch.isfinite(center).all()):
             raise _validate.bad("center", self.center, "a finite number, or D of them")
 
@@ -151,7 +154,7 @@ class VectorField:
     Parameters
     ----------
     module : called as ``module(x, t)`` with x of shape [S, ...] and t of shape [S], in x's dtype and on its device;
-        gives a tensor of x's shape. Any callable will do.
+        gives a floating tensor of x's shape, taken to x's dtype. Any callable that leaves x as it is will do.
     start_time : the time at step 0; step n runs from ``start_time + n dt``.
     """
 
@@ -164,10 +167,13 @@ class VectorField:
         _validate.number("start_time", self.start_time)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        version = 0 if x.is_inference() else x._version
         out = self.module(x, t)
-        if not isinstance(out, Tensor) or out.shape != x.shape:
-            raise _validate.bad("field", out, f"a module that gives a tensor of x's shape {list(x.shape)}")
-        return out
+        if not isinstance(out, Tensor) or out.shape != x.shape or not out.is_floating_point():
+            raise _validate.bad("field", out, f"a module that gives a floating tensor of x's shape {list(x.shape)}")
+        if version != (0 if x.is_inference() else x._version):
+            raise _validate.bad("field", "a module that changes x in place", "one that leaves x as it is")
+        return out.to(x.dtype)
 
 
 Field = Potential | VectorField

@@ -79,7 +79,9 @@ def systems_of(positions: Tensor, system_ptr: Tensor | np.ndarray | Sequence[int
     return Systems(positions.shape, ptr, ptr.numel() - 1, largest, dim, False)
 
 
-def positions_of(positions: Tensor | np.ndarray, *, name: str = "positions", ndim: Sequence[int] = (2, 3)) -> Tensor:
+def positions_of(
+    positions: Tensor | np.ndarray, *, name: str = "positions", ndim: Sequence[int] | None = (2, 3)
+) -> Tensor:
     """``positions`` as a finite float32 or float64 tensor."""
     x = _validate.tensor(name, positions, ndim=ndim, dtypes=DTYPES)
     if not bool(torch.isfinite(x.detach()).all()):

@@ -8,7 +8,17 @@ import pytest
 import torch
 
 import gmkern
-from gmkern.dynamics import BAOAB, RK4, EulerMaruyama, Heun, LennardJones, VectorField, VelocityVerlet, simulate
+from gmkern.dynamics import (
+    BAOAB,
+    RK4,
+    EulerMaruyama,
+    Harmonic,
+    Heun,
+    LennardJones,
+    VectorField,
+    VelocityVerlet,
+    simulate,
+)
 
 
 def test_one_euler_maruyama_step_without_a_force_is_the_contract_noise():
@@ -90,6 +100,30 @@ def test_baoab_starts_from_the_maxwell_boltzmann_law():
     assert float(path.velocities.var()) == pytest.approx(want, abs=5 * math.sqrt(2 / n) * want)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_module_of_another_dtype_leaves_the_trajectory_its_own(dtype):
+    x = torch.randn(2, 3)
+    path = simulate(VectorField(lambda x, t: x.to(dtype)), x, integrator=Heun(0.1), steps=2, record_every=1)
+    assert path.positions.dtype == path.frames.dtype == torch.float32
+    want = simulate(VectorField(lambda x, t: x.to(dtype).float()), x, integrator=Heun(0.1), steps=2)
+    assert torch.equal(path.positions, want.positions)
+
+
+def test_a_module_that_writes_into_x_is_refused():
+    relu = VectorField(lambda x, t: torch.relu_(x))
+    with pytest.raises(ValueError, match="field: got a module that changes x in place"):
+        simulate(relu, torch.randn(2, 3), integrator=Heun(0.1), steps=2)
+
+
+@pytest.mark.parametrize("field", [VectorField(lambda x, t: x), Harmonic()])
+def test_no_steps_give_copies(field):
+    x, v = torch.randn(2, 3, 2), torch.randn(2, 3, 2)
+    path = simulate(field, x, velocities=v, integrator=VelocityVerlet(0.1), steps=0)
+    for given, got in ((x, path.positions), (v, path.velocities)):
+        assert torch.equal(given, got)
+        assert given.data_ptr() != got.data_ptr()
+
+
 def test_bad_arguments_are_named():
     x, field = torch.zeros(2, 3), VectorField(lambda x, t: x)
     heun = Heun(0.1)
@@ -97,7 +131,11 @@ def test_bad_arguments_are_named():
         ("field", TypeError, lambda: simulate(torch.nn.Linear(3, 3), x, integrator=heun, steps=1)),
         ("module", TypeError, lambda: VectorField(3)),
         ("field", ValueError, lambda: simulate(VectorField(lambda x, t: x[:1]), x, integrator=heun, steps=1)),
+        ("field", ValueError, lambda: simulate(VectorField(lambda x, t: x.long()), x, integrator=heun, steps=1)),
         ("field", TypeError, lambda: LennardJones() + field),
+        ("center", TypeError, lambda: Harmonic(center="ab")),
+        ("center", TypeError, lambda: Harmonic(center=None)),
+        ("positions", ValueError, lambda: simulate(field, x[0, 0], integrator=heun, steps=1)),
         ("integrator", TypeError, lambda: simulate(field, x, integrator=0.1, steps=1)),
         ("positions", TypeError, lambda: simulate(field, x.long(), integrator=heun, steps=1)),
         ("positions", ValueError, lambda: simulate(field, x * math.nan, integrator=heun, steps=1)),
