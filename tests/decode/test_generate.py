@@ -186,6 +186,8 @@ def test_no_rows():
         ({"prompts": [torch.tensor([1, 17])]}, r"prompts: got token ids .* ids in \[0, 17\)"),
         ({"prompts": [torch.tensor([-1])]}, r"prompts: got token ids"),
         ({"prompts": [torch.tensor([], dtype=torch.int64)]}, r"prompts\[0\]: got no tokens"),
+        ({"prompts": [[1 << 70]]}, r"prompts\[0\]: got 1180591620717411303424"),
+        ({"n": 1 << 62}, r"n: got 4611686018427387904"),
         ({"prompts": torch.zeros(2, 65, dtype=torch.int64)}, r"prompts: got a prompt of 65 tokens; .* = 64"),
         ({"prompts": torch.zeros(2, 60, dtype=torch.int64)}, r"max_new_tokens: got 5; takes at most 4"),
         ({"prompts": torch.zeros(2, 3)}, r"prompts: got a tensor .*float32"),

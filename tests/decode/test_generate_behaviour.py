@@ -153,7 +153,7 @@ def test_a_guided_row_does_not_change_with_its_batch(generator):
 @pytest.mark.parametrize("hook", [None, lambda t, _: torch.ones(t.shape[0], VOCAB).bool()])
 def test_a_stream_is_the_rows_in_the_order_they_end(hook, generator, monkeypatch):
     model = build()
-    given = prompts(generator, torch.randint(1, 9, (30,), generator=generator).tolist())
+    given = prompts(generator, torch.randint(1, 5, (30,), generator=generator).tolist())
     arguments = {"max_new_tokens": 20, "seed": 6, "end_token": [2, 3], "mask_fn": hook}
     whole = generate(model, given, **arguments)
     monkeypatch.setattr(engine, "_SLICE", 0.0)

@@ -209,7 +209,7 @@ def _starts(n: int | None, bos_id: int | None) -> list[Tensor]:
         raise bad("n", "None", "the number of rows, where prompts are left out")
     if bos_id is None:
         raise bad("prompts", "None", "prompts: the model's config has no bos_id to start from")
-    return [torch.tensor([bos_id])] * _validate.integer("n", n, low=0)
+    return [torch.tensor([bos_id])] * _validate.integer("n", n, low=0, high=2**31 - 1)
 
 
 def _prompts(name: str, prompts: Any, n: int | None) -> list[Tensor]:
@@ -230,7 +230,7 @@ def _prompts(name: str, prompts: Any, n: int | None) -> list[Tensor]:
 
 def _prompt(name: str, row: Any) -> Tensor:
     if isinstance(row, Sequence) and not isinstance(row, (str, bytes)):
-        row = torch.tensor([_validate.integer(name, id) for id in row], dtype=torch.int64)
+        row = torch.tensor([_validate.integer(name, id, low=-(2**63), high=2**63 - 1) for id in row], dtype=torch.int64)
     return _validate.tensor(name, row, ndim=1, dtypes=(torch.int64, torch.int32)).cpu().long()
 
 
