@@ -194,3 +194,17 @@ def test_opcheck(generator):
 def test_bad_input(change, word, backend):
     with pytest.raises((ValueError, TypeError), match=f"^({word})"):
         sample(torch.zeros(2, 5), seed=0, sample_ids=[0, 1], step=0, backend=backend, **change)
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_compiles_whole_with_numbers_that_vary(dynamic):
+    logits, seed = torch.arange(12.0).reshape(3, 4), torch.tensor(1)
+
+    def draw(temperature, top_p):
+        given = SamplingParams(temperature=temperature, top_p=top_p, top_k=3)
+        return sample(logits, given, seed=seed, sample_ids=torch.arange(3), step=0)
+
+    compiled = torch.compile(draw, fullgraph=True, dynamic=dynamic)
+    for temperature in (0.5, 0.7, 0.9):
+        for got, want in zip(compiled(temperature, temperature), draw(temperature, temperature), strict=True):
+            assert torch.equal(got, want)
