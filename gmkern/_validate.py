@@ -130,7 +130,7 @@ def sample_ids(value: Any, device: torch.device, *, rows: int | None = None, nam
 
 def no_tangents(op: str, *tensors: Tensor) -> None:
     """Refuses forward-mode derivatives, which a custom op of torch would drop in silence."""
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+    if torch.compiler.is_compiling():
         return
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         raise RuntimeError(f"{op}: has no forward-mode derivative (jvp, jacfwd); reverse mode has one (vjp, backward)")
