@@ -123,7 +123,7 @@ std::tuple<Tensor, Tensor, Tensor> search(const Tensor& queries, const Tensor& r
         for (int64_t b = 0; b < p.batch; ++b, told += 4) {
             const Course course =
                 knn_rows<F>(x + b * p.queries * p.dim, y + b * p.references * p.dim, p, k, static_cast<Metric>(metric),
-                            exclude_self, block_rows, static_cast<Method>(method),
+                            exclude_self, std::min(block_rows, p.references), static_cast<Method>(method),
                             distances.mutable_data_ptr<F>() + b * p.queries * k,
                             indices.mutable_data_ptr<int64_t>() + b * p.queries * k);
             told[0] = static_cast<int64_t>(course.method);

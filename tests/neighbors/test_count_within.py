@@ -79,7 +79,7 @@ def test_opcheck_and_fullgraph() -> None:
     x, y = torch.randn(1, 20, 4), torch.randn(1, 30, 4)
     torch.library.opcheck(torch.ops.gmkern.count_within.default, (x, y, torch.rand(1, 20), False, True, False))
     torch.library.opcheck(torch.ops.gmkern.count_within.default, (x, y, torch.rand(1, 30), True, False, False))
-    compiled = torch.compile(lambda x, y, r: count_within(x, y, r), fullgraph=True)
+    compiled = torch.compile(lambda x, y, r: count_within(x, y, r), fullgraph=True, backend="aot_eager")
     radii = torch.rand(20) * 3
     assert torch.equal(compiled(x[0], y[0], radii), count_within(x[0], y[0], radii))
 

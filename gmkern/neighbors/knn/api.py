@@ -115,7 +115,6 @@ def _search(x: Tensor, y: Tensor, k: int, metric: str, exclude_self: bool, rows:
     chosen = _backend.choose("neighbors.knn", backend, [("cpu", _backend.on_cpu(x.device)), ("reference", None)])
     if chosen == "cpu":
         _validate.no_tangents("neighbors.knn", x, y)
-        rows = min(rows, y.shape[1])
         return KNN(*_points.called(ops.knn, x, y, k, ops.METRICS.index(metric), exclude_self, rows, 0))
     return KNN(*reference.knn(x, y, k, metric=metric, exclude_self=exclude_self, block_rows=rows))
 
