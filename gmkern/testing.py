@@ -5,12 +5,17 @@ Nothing here is imported by the rest of the package.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import os
+import select
+import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +48,45 @@ def tolerance(dtype: torch.dtype, reduction_length: int = 1) -> float:
     return 8 * math.sqrt(reduction_length) * unit + (torch.finfo(dtype).eps / 2 if narrow else 0.0)
 
 
-_RUNNER = """\
-import sys, torch
-inputs = torch.load(sys.argv[1], weights_only=True)
-threads = inputs.pop("__threads__")
-if threads is not None:
-    torch.set_num_threads(threads)
-names = {{**inputs, "torch": torch}}
-exec(compile({code!r}, "<run_isa>", "exec"), names)
-torch.save(names.get("out", {{}}), sys.argv[2])
-"""
+_servers: dict[tuple[tuple[str, str], ...], subprocess.Popen[str]] = {}
+_one_at_a_time = threading.Lock()
+
+
+def _server(environment: dict[str, str]) -> subprocess.Popen[str]:
+    """The process that forks jobs in an environment; its standard input, and so the process, ends with this one."""
+    key = tuple(sorted(environment.items()))
+    if key not in _servers:
+        _servers[key] = subprocess.Popen(
+            [sys.executable, "-m", "gmkern._isa_server"],
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+    return _servers[key]
+
+
+def _ask(environment: dict[str, str], job: list[str], timeout: float) -> str:
+    """Exit status of a job, or why there is none."""
+    with _one_at_a_time:
+        server = _server(environment)
+        assert server.stdin is not None
+        assert server.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended: what it said is read below
+            print(json.dumps(job), file=server.stdin, flush=True)
+        answered, _, _ = select.select([server.stdout], [], [], timeout)
+        status = server.stdout.readline().strip() if answered else ""
+        if status:
+            return status
+        _servers.pop(tuple(sorted(environment.items())))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)  # the job as well
+        with contextlib.suppress(BrokenPipeError):
+            server.stdin.close()
+        said = server.stderr.read() if server.stderr is not None else ""
+        return f"{server.wait() if answered else f'none within {timeout} s'}\n{said}"
 
 
 def run_isa(isa: str | None, code: str, *, threads: int | None = None, timeout: float = 300, **inputs: Any) -> Any:
-    """Runs ``code`` in a Python process of its own on instruction set ``isa`` and returns what it left in ``out``.
+    """Runs ``code`` in a process of its own on instruction set ``isa`` and returns what it left in ``out``.
 
     The set is chosen once per process, so that comparing two needs two processes::
 
@@ -73,21 +103,19 @@ def run_isa(isa: str | None, code: str, *, threads: int | None = None, timeout: 
     ------
     RuntimeError : the process failed; the text is what it printed.
     """
-    environment = {key: value for key, value in os.environ.items() if key != "GMKERN_ISA"}
+    environment = {key: value for key, value in os.environ.items() if key not in ("GMKERN_ISA", "PYTEST_CURRENT_TEST")}
     if isa is not None:
         environment["GMKERN_ISA"] = isa
     root = str(Path(__file__).parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
     with tempfile.TemporaryDirectory() as folder:
-        source, given, result = (Path(folder) / name for name in ("run.py", "given.pt", "result.pt"))
-        source.write_text(_RUNNER.format(code=textwrap.dedent(code)))
+        source, given, result, log = (Path(folder) / name for name in ("run.py", "given.pt", "result.pt", "log"))
+        source.write_text(textwrap.dedent(code))
+        log.touch()
         torch.save({**inputs, "__threads__": threads}, given)
-        done = subprocess.run(
-            [sys.executable, str(source), str(given), str(result)],
-            env=environment, capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
-        if done.returncode != 0:
-            raise RuntimeError(f"GMKERN_ISA={isa}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+        status = _ask(environment, [str(path) for path in (source, given, result, log)], timeout)
+        if status != "0":
+            raise RuntimeError(f"GMKERN_ISA={isa}: exit status {status}\n{log.read_text()}")
         return torch.load(result, weights_only=True)
 
 

@@ -241,13 +241,10 @@ struct Slopes {
     }
 };
 
-Tensor score_tokens_backward(const Tensor& grad_logprobs, const Tensor& grad_raw, const Tensor& grad_entropy,
-                             const Tensor& logits, const Tensor& tokens, const Tensor& params, const Optional& mask,
-                             const Optional& history) {
-    const Rows rows(logits, params, mask, history);
+// The gradient of rows' logits [rows, vocab]; set_slopes(row, i) says what row i's scores weigh.
+template <class SetSlopes>
+Tensor gradient_of(const Rows& rows, const Tensor& tokens, const SetSlopes& set_slopes) {
     const int64_t* token = row_tokens(tokens, rows.rows);
-    const Slopes slope("grad_logprobs", grad_logprobs, rows), raw("grad_raw", grad_raw, rows),
-        entropy("grad_entropy", grad_entropy, rows);
     Tensor out = torch::stable::empty({rows.rows, rows.vocab}, rows.real());
     auto* to = static_cast<char*>(out.data_ptr());
     const SampleBody body = sample_body(rows.type);
@@ -255,32 +252,31 @@ Tensor score_tokens_backward(const Tensor& grad_logprobs, const Tensor& grad_raw
         if (token[i] < 0) return SampleFlaw::token_out_of_range;
         SampleRow row = rows[i];
         row.token = token[i];
-        row.slope = slope[i];
-        row.slope_raw = raw[i];
-        row.slope_entropy = entropy[i];
+        set_slopes(row, i);
         row.gradient = to + i * rows.vocab * (rows.type == LogitType::fp64 ? 8 : 4);
         return body(row, room).flaw;
     });
     return out;
 }
 
+Tensor score_tokens_backward(const Tensor& grad_logprobs, const Tensor& grad_raw, const Tensor& grad_entropy,
+                             const Tensor& logits, const Tensor& tokens, const Tensor& params, const Optional& mask,
+                             const Optional& history) {
+    const Rows rows(logits, params, mask, history);
+    const Slopes slope("grad_logprobs", grad_logprobs, rows), raw("grad_raw", grad_raw, rows),
+        entropy("grad_entropy", grad_entropy, rows);
+    return gradient_of(rows, tokens, [&](SampleRow& row, int64_t i) {
+        row.slope = slope[i];
+        row.slope_raw = raw[i];
+        row.slope_entropy = entropy[i];
+    });
+}
+
 Tensor token_logprobs_backward(const Tensor& grad, const Tensor& logits, const Tensor& tokens, const Tensor& params,
                                const Optional& mask, const Optional& history) {
     const Rows rows(logits, params, mask, history);
-    const int64_t* token = row_tokens(tokens, rows.rows);
     const Slopes slope("grad", grad, rows);
-    Tensor out = torch::stable::empty({rows.rows, rows.vocab}, rows.real());
-    auto* to = static_cast<char*>(out.data_ptr());
-    const SampleBody body = sample_body(rows.type);
-    rows.for_each([&](int64_t i, void* room) {
-        if (token[i] < 0) return SampleFlaw::token_out_of_range;
-        SampleRow row = rows[i];
-        row.token = token[i];
-        row.slope = slope[i];
-        row.gradient = to + i * rows.vocab * (rows.type == LogitType::fp64 ? 8 : 4);
-        return body(row, room).flaw;
-    });
-    return out;
+    return gradient_of(rows, tokens, [&](SampleRow& row, int64_t i) { row.slope = slope[i]; });
 }
 
 }  // namespace

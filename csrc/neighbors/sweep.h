@@ -13,25 +13,23 @@
 GM_NAMESPACE_BEGIN
 
 // What a coordinate gives to the value of a pair, and how two such are joined. Two zeros give 0: padding is free.
-struct SquaredDifference {
-    template <class V>
-    static GM_HD V of(V x, V y) {
-        const V e = x - y;
-        return e * e;
-    }
+struct Sum {
     template <class V>
     static GM_HD V join(V a, V b) {
         return a + b;
     }
 };
-struct Product {
+struct SquaredDifference : Sum {
+    template <class V>
+    static GM_HD V of(V x, V y) {
+        const V e = x - y;
+        return e * e;
+    }
+};
+struct Product : Sum {
     template <class V>
     static GM_HD V of(V x, V y) {
         return x * y;
-    }
-    template <class V>
-    static GM_HD V join(V a, V b) {
-        return a + b;
     }
 };
 template <class F>
@@ -39,14 +37,10 @@ GM_HD x16<F> absolute(x16<F> x) {
     using U = typename Bits<x16<F>>::U;
     return bit_cast<F>(bit_cast<typename U::scalar>(x) & ~(U(1) << (sizeof(F) * 8 - 1)));
 }
-struct AbsoluteDifference {
+struct AbsoluteDifference : Sum {
     template <class V>
     static GM_HD V of(V x, V y) {
         return absolute(x - y);
-    }
-    template <class V>
-    static GM_HD V join(V a, V b) {
-        return a + b;
     }
 };
 struct LargestDifference {

@@ -12,12 +12,8 @@ from torch import nn
 
 from gmkern.decode import SamplingParams, Transformer, TransformerConfig, generate
 from gmkern.decode.transformer import packed
-from tests.decode.transformer_truth import CONFIGS, scramble
-
-
-def build(kind=Transformer):
-    shape = {"vocab_size": 17, "n_layers": 2, "max_seq_len": 64, "bos_id": 1} | CONFIGS["llama"]
-    return scramble(kind(TransformerConfig(**shape)), 1.0)
+from tests.decode.small_models import build
+from tests.decode.transformer_truth import CONFIGS
 
 
 class Adapted(nn.Linear):
@@ -81,7 +77,7 @@ def by_hand(model, prompt, count):
 @torch.no_grad()
 def test_an_altered_model_is_drawn_from_as_it_computes(change, generator):
     greedy = SamplingParams(temperature=0.0)
-    model = build(Cold) if change is Cold else build()
+    model = build(kind=Cold) if change is Cold else build()
     prompt = torch.tensor([3, 5, 8])
     before = generate(build(), prompt[None], max_new_tokens=24, params=greedy).tokens[0]
     if change is not Cold:
@@ -102,7 +98,7 @@ def test_a_model_as_made_is_the_engines(name):
 
 
 def test_a_subclass_that_computes_the_same_and_shared_blocks_are_the_engines():
-    model = build(Plain)
+    model = build(kind=Plain)
     model.blocks[1] = model.blocks[0]
     drawn = generate(model, n=3, max_new_tokens=9, seed=1, backend="cpu")
     assert torch.equal(drawn.tokens, generate(model, n=3, max_new_tokens=9, seed=1, backend="reference").tokens)

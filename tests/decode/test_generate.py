@@ -3,24 +3,12 @@
 import pytest
 import torch
 
-from gmkern.decode import SamplingParams, Transformer, TransformerConfig, generate
+from gmkern.decode import SamplingParams, Transformer, generate
 from gmkern.decode.generate.engine import EngineSteps
-from tests.decode.transformer_truth import CONFIGS, logits, scramble, tolerance
+from tests.decode.small_models import build, prompts, same
+from tests.decode.transformer_truth import CONFIGS, logits, tolerance
 
 GREEDY = SamplingParams(temperature=0.0)
-
-
-def build(name, vocab=17, **more):
-    shape = {"vocab_size": vocab, "n_layers": 2, "max_seq_len": 64, "bos_id": 1} | CONFIGS[name] | more
-    return scramble(Transformer(TransformerConfig(**shape)), 1.0)
-
-
-def prompts(generator, sizes, vocab=17):
-    return [torch.randint(0, vocab, (size,), generator=generator) for size in sizes]
-
-
-def same(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

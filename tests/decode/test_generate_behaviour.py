@@ -6,24 +6,10 @@ import itertools
 import pytest
 import torch
 
-from gmkern.decode import Guidance, SamplingParams, Transformer, TransformerConfig, generate, generate_stream
+from gmkern.decode import Guidance, SamplingParams, generate, generate_stream
 from gmkern.decode.generate import engine
-from tests.decode.transformer_truth import CONFIGS, scramble, tolerance
-
-VOCAB = 17
-
-
-def build(name="llama", **more):
-    shape = {"vocab_size": VOCAB, "n_layers": 2, "max_seq_len": 64, "bos_id": 1} | CONFIGS[name] | more
-    return scramble(Transformer(TransformerConfig(**shape)), 1.0)
-
-
-def prompts(generator, sizes):
-    return [torch.randint(0, VOCAB, (size,), generator=generator) for size in sizes]
-
-
-def same(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+from tests.decode.small_models import VOCAB, build, prompts, same
+from tests.decode.transformer_truth import tolerance
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])

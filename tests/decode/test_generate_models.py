@@ -4,15 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from gmkern.decode import SamplingParams, Transformer, TransformerConfig, generate
-from tests.decode.transformer_truth import CONFIGS, scramble
+from gmkern.decode import SamplingParams, generate
+from tests.decode.small_models import build
 
 GREEDY = SamplingParams(temperature=0.0)
-
-
-def build(name="llama", **more):
-    shape = {"vocab_size": 17, "n_layers": 2, "max_seq_len": 64, "bos_id": 1} | CONFIGS[name] | more
-    return scramble(Transformer(TransformerConfig(**shape)), 1.0)
 
 
 class Recurrent(nn.Module):

@@ -5,15 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from gmkern.decode import Transformer, TransformerConfig
 from gmkern.decode.transformer import ops, packed
 from gmkern.testing import run_isa
-from tests.decode.transformer_truth import CONFIGS, logits, scramble, tolerance
-
-
-def build(name="llama"):
-    shape = {"vocab_size": 17, "n_layers": 2, "max_seq_len": 32, "bos_id": 1} | CONFIGS[name]
-    return scramble(Transformer(TransformerConfig(**shape)), 1.0)
+from tests.decode.small_models import build
+from tests.decode.transformer_truth import CONFIGS, logits, tolerance
 
 
 def feed_arguments(model):

@@ -13,26 +13,14 @@ from gmkern.decode import (
     Guidance,
     SamplingParams,
     Score,
-    Transformer,
-    TransformerConfig,
     generate,
     score,
     token_logprobs,
 )
 from gmkern.decode.score import function, hidden
 from gmkern.testing import run_isa
-from tests.decode.transformer_truth import CONFIGS, scramble, tolerance
-
-VOCAB = 17
-
-
-def build(name="llama", **more):
-    shape = {"vocab_size": VOCAB, "n_layers": 2, "max_seq_len": 64, "bos_id": 1} | CONFIGS[name] | more
-    return scramble(Transformer(TransformerConfig(**shape)), 1.0)
-
-
-def prompts(generator, sizes):
-    return [torch.randint(0, VOCAB, (size,), generator=generator) for size in sizes]
+from tests.decode.small_models import VOCAB, build, prompts
+from tests.decode.transformer_truth import CONFIGS, tolerance
 
 
 def even_or_three(tokens, lengths):

@@ -1,8 +1,6 @@
 """The choice of a token in Triton: one launch, one program a row (docs/sampling.md).
 
-Operation for operation ``csrc/decode/sample_*``; launch with ``enable_fp_fusion=False``. Sums of probability are sums
-of whole numbers, so neither tiles nor warps have an order to keep; thresholds are found by cutting the order of the
-reals in four, again and again.
+Operation for operation ``csrc/decode/sample_*``; launch with ``enable_fp_fusion=False``.
 """
 
 from __future__ import annotations
@@ -13,11 +11,12 @@ import triton.language as tl
 from torch import Tensor
 
 from gmkern.decode.sample import reference
+from gmkern.decode.sample.triton_kept import NO_PLACE, keeps, load_tile, mass_inside, mean_depth, search
+from gmkern.decode.sample.triton_mass import divide, exp_nonpositive, halves, order_bits, real, share, total
 from gmkern.random.streams import EXPLORE, TOKEN
 from gmkern.random.triton_kernels import (
     gumbel_from_word,
     gumbels,
-    horner,
     interleave4,
     join64,
     log_positive,
@@ -28,269 +27,14 @@ from gmkern.random.triton_kernels import (
 _TOKEN = tl.constexpr(TOKEN)
 _EXPLORE = tl.constexpr(EXPLORE)
 _WORDS = tl.constexpr(2.0**32)
-_EXP_32 = tl.constexpr(reference._EXP_32)
-_EXP_64 = tl.constexpr(reference._EXP_64)
-_INVERSE_LOG2_32 = tl.constexpr(float.fromhex("0x1.715476p+0"))
-_INVERSE_LOG2_64 = tl.constexpr(float.fromhex("0x1.71547652b82fep+0"))
-_HIGH_32, _LOW_32 = map(tl.constexpr, reference._LOG2_32)
-_HIGH_64, _LOW_64 = map(tl.constexpr, reference._LOG2_64)
-_MAGIC_32 = tl.constexpr(1.5 * 2.0**23)
-_MAGIC_64 = tl.constexpr(1.5 * 2.0**52)
-_FINE_32 = tl.constexpr(1.5 * 2.0**-19)
-_COARSE_64 = tl.constexpr(1.5 * 2.0**10)
-_FINE_64 = tl.constexpr(1.5 * 2.0**-32)
-_UNIT = tl.constexpr(2.0**-42)
-_UNIT_LOW = tl.constexpr(2.0**-84)
-_SCALE_42 = tl.constexpr(2.0**42)
-_LOW_MASK = tl.constexpr((1 << 42) - 1)
 _TINY_32 = tl.constexpr(2.0**-126)
 _TINY_64 = tl.constexpr(2.0**-1022)
 _WORD = tl.constexpr(2.0**-32)
 _SLACK = tl.constexpr(2.0**-20)
-_BIG = tl.constexpr(1 << 30)
 
 SAMPLE, SCORE, GRADIENT = 0, 1, 2
 _TILE = 1024  # tokens
 _WARPS = 8
-
-
-@triton.jit
-def exp_nonpositive(x):
-    """e^x for x <= 0."""
-    if x.dtype == tl.float32:
-        shifted = x * _INVERSE_LOG2_32 + _MAGIC_32
-        n = shifted - _MAGIC_32
-        r = (x - n * _HIGH_32) - n * _LOW_32
-        y = 1.0 + (r + (r * r) * horner(r, _EXP_32, 5))
-        bits = y.to(tl.int32, bitcast=True) + (shifted.to(tl.int32, bitcast=True) << 23)
-        return tl.where(x >= -87.0, bits.to(tl.float32, bitcast=True), 0.0)
-    else:
-        shifted = x * _INVERSE_LOG2_64 + _MAGIC_64
-        n = shifted - _MAGIC_64
-        r = (x - n * _HIGH_64) - n * _LOW_64
-        y = 1.0 + (r + (r * r) * horner(r, _EXP_64, 10))
-        bits = y.to(tl.int64, bitcast=True) + (shifted.to(tl.int64, bitcast=True) << 52)
-        return tl.where(x >= -708.0, bits.to(tl.float64, bitcast=True), 0.0)
-
-
-@triton.jit
-def divide(a, b):
-    """a / b, rounded to nearest."""
-    if a.dtype == tl.float32:
-        return tl.div_rn(a, b)
-    else:
-        return a / b
-
-
-@triton.jit
-def order_bits(x):
-    """Signed whole numbers in the order of the reals (-0 as 0)."""
-    if x.dtype == tl.float32:
-        b = (x + 0.0).to(tl.int32, bitcast=True)
-        return b ^ ((b >> 31) & 0x7FFFFFFF)
-    else:
-        b = (x + 0.0).to(tl.int64, bitcast=True)
-        return b ^ ((b >> 63) & 0x7FFFFFFFFFFFFFFF)
-
-
-@triton.jit
-def halves(v):
-    """v in [0, 1] as int64 parts: (whole, 0) in units of 2^-42, or (high, low) in 2^-42 and 2^-84."""
-    if v.dtype == tl.float32:
-        t = v + 3.0
-        rest = (v - (t - 3.0)) + _FINE_32
-        high = (t.to(tl.int32, bitcast=True) - 0x40400000).to(tl.int64)
-        low = (rest.to(tl.int32, bitcast=True) - 0x36400000).to(tl.int64)
-        return (high << 20) + low, high * 0
-    else:
-        t = v + _COARSE_64
-        rest = (v - (t - _COARSE_64)) + _FINE_64
-        return t.to(tl.int64, bitcast=True) - 0x4098000000000000, rest.to(tl.int64, bitcast=True) - 0x3DF8000000000000
-
-
-@triton.jit
-def settle(high, low):
-    """The one form of a mass: 0 <= low < 2^42."""
-    return high + (low >> 42), low & _LOW_MASK
-
-
-@triton.jit
-def total(high, low):
-    return settle(tl.sum(high, axis=0), tl.sum(low, axis=0))
-
-
-@triton.jit
-def reaches(high, low, other_high, other_low):
-    return (high > other_high) | ((high == other_high) & (low >= other_low))
-
-
-@triton.jit
-def wide(high, low, FP64: tl.constexpr):
-    """A mass as float64."""
-    if FP64:
-        return high.to(tl.float64) * _UNIT + low.to(tl.float64) * _UNIT_LOW
-    else:
-        return high.to(tl.float64) * _UNIT
-
-
-@triton.jit
-def real(high, low, FP64: tl.constexpr):
-    """A mass in the arithmetic's precision."""
-    if FP64:
-        return wide(high, low, FP64)
-    else:
-        return high.to(tl.float32) * _UNIT
-
-
-@triton.jit
-def share(part, high, low, FP64: tl.constexpr):
-    """The least mass that is at least ``part`` of a whole; at least one unit, at most the whole."""
-    if FP64:
-        scaled = (part * wide(high, low, FP64)) * _SCALE_42
-        floor = tl.floor(scaled)
-        to_high = floor.to(tl.int64)
-        to_low = ((scaled - floor) * _SCALE_42).to(tl.int64)
-        to_low = tl.where((to_high == 0) & (to_low == 0), 1, to_low)
-        over = reaches(to_high, to_low, high, low)
-        return tl.where(over, high, to_high), tl.where(over, low, to_low)
-    else:
-        target = tl.ceil(part.to(tl.float64) * high.to(tl.float64)).to(tl.int64)
-        target = tl.where(target < 1, 1, target)
-        return tl.where(target < high, target, high), low * 0
-
-
-@triton.jit
-def average(a, b):
-    """floor((a + b) / 2), which cannot overflow."""
-    return (a & b) + ((a ^ b) >> 1)
-
-
-@triton.jit
-def load_tile(z_row, start, vocab, TILE: tl.constexpr):
-    """(z, index) of a tile; -inf past the end."""
-    index = start + tl.arange(0, TILE)
-    return tl.load(z_row + index, mask=index < vocab, other=float("-inf")), index
-
-
-@triton.jit
-def nearness(w, mean):
-    """How near a token's surprise is to the entropy: greater is nearer."""
-    off = w - mean
-    return -tl.where(off < 0, -off, off)
-
-
-@triton.jit
-def keeps(z, index, top, cut, place, near, near_place, mean, TYPICAL: tl.constexpr):
-    """Whether tokens are inside the cut of the order (z, index) and, where TYPICAL, of (nearness, index)."""
-    key = order_bits(z)
-    kept = (z > float("-inf")) & ((key > cut) | ((key == cut) & (index <= place)))
-    if TYPICAL:
-        other = order_bits(nearness(z - top, mean))
-        kept = kept & ((other > near) | ((other == near) & (index <= near_place)))
-    return kept
-
-
-@triton.jit
-def weigh(z, top, inside, MASS: tl.constexpr):
-    """What tokens count for in a search: their mass, or one."""
-    if MASS:
-        high, low = halves(tl.where(inside, exp_nonpositive(z - top), 0.0))
-        return high, low
-    else:
-        one = inside.to(tl.int64)
-        return one, one * 0
-
-
-@triton.jit
-def search(
-    z_row, vocab, top, cut, place, mean, target_high, target_low,
-    MASS: tl.constexpr, BY_NEARNESS: tl.constexpr, TILE: tl.constexpr,
-):  # fmt: skip
-    """The smallest prefix of the tokens inside (cut, place) that weighs at least the target: its own (cut, place).
-
-    The order is (z descending, index ascending), or (nearness, index).
-    """
-    lowest = order_bits(top * 0.0 + float("-inf"))
-    zero = tl.zeros((TILE,), tl.int64)
-    # measure(key >= low) reaches the target, measure(key >= high) does not
-    low = lowest
-    high = (order_bits(top * 0.0) if BY_NEARNESS else order_bits(top)) + 1
-    while average(low, high) > low:
-        p1 = average(low, high)
-        p0 = average(low, p1)
-        p2 = average(p1, high)
-        h0, l0, h1, l1, h2, l2 = zero, zero, zero, zero, zero, zero
-        for start in range(0, vocab, TILE):
-            z, index = load_tile(z_row, start, vocab, TILE)
-            inside = keeps(z, index, top, cut, place, cut, place, mean, False)
-            key = order_bits(nearness(z - top, mean)) if BY_NEARNESS else order_bits(z)
-            gh, gl = weigh(z, top, inside, MASS)
-            h0 += tl.where(key >= p0, gh, 0)
-            l0 += tl.where(key >= p0, gl, 0)
-            h1 += tl.where(key >= p1, gh, 0)
-            l1 += tl.where(key >= p1, gl, 0)
-            h2 += tl.where(key >= p2, gh, 0)
-            l2 += tl.where(key >= p2, gl, 0)
-        a0, b0 = total(h0, l0)
-        a1, b1 = total(h1, l1)
-        a2, b2 = total(h2, l2)
-        r0 = reaches(a0, b0, target_high, target_low)
-        r1 = reaches(a1, b1, target_high, target_low)
-        r2 = reaches(a2, b2, target_high, target_low)
-        high = tl.where(r2, high, tl.where(r1, p2, tl.where(r0, p1, p0)))
-        low = tl.where(r2, p2, tl.where(r1, p1, tl.where(r0, p0, low)))
-    # of the tokens at `low`, as many as are needed, by index
-    above_high, above_low = zero, zero
-    for start in range(0, vocab, TILE):
-        z, index = load_tile(z_row, start, vocab, TILE)
-        inside = keeps(z, index, top, cut, place, cut, place, mean, False)
-        key = order_bits(nearness(z - top, mean)) if BY_NEARNESS else order_bits(z)
-        gh, gl = weigh(z, top, inside & (key > low), MASS)
-        above_high += gh
-        above_low += gl
-    run_high, run_low = total(above_high, above_low)
-    last = tl.zeros((TILE,), tl.int32) + _BIG
-    for start in range(0, vocab, TILE):
-        z, index = load_tile(z_row, start, vocab, TILE)
-        inside = keeps(z, index, top, cut, place, cut, place, mean, False)
-        key = order_bits(nearness(z - top, mean)) if BY_NEARNESS else order_bits(z)
-        tie = inside & (key == low)
-        gh, gl = weigh(z, top, tie, MASS)
-        to_high, to_low = settle(run_high + tl.cumsum(gh, axis=0), run_low + tl.cumsum(gl, axis=0))
-        reached = tie & reaches(to_high, to_low, target_high, target_low)
-        last = tl.minimum(last, tl.where(reached, index, _BIG))
-        run_high, run_low = settle(run_high + tl.sum(gh, axis=0), run_low + tl.sum(gl, axis=0))
-    return low, tl.min(last, axis=0)
-
-
-@triton.jit
-def mass_inside(z_row, vocab, top, cut, place, near, near_place, mean, TYPICAL: tl.constexpr, TILE: tl.constexpr):
-    high = tl.zeros((TILE,), tl.int64)
-    low = tl.zeros((TILE,), tl.int64)
-    for start in range(0, vocab, TILE):
-        z, index = load_tile(z_row, start, vocab, TILE)
-        inside = keeps(z, index, top, cut, place, near, near_place, mean, TYPICAL)
-        gh, gl = weigh(z, top, inside, True)
-        high += gh
-        low += gl
-    return total(high, low)
-
-
-@triton.jit
-def mean_depth(z_row, vocab, top, cut, place, whole_high, whole_low, FP64: tl.constexpr, TILE: tl.constexpr):
-    """The mean of z - top over the tokens inside: minus the entropy, up to the log of their mass."""
-    high = tl.zeros((TILE,), tl.int64)
-    low = tl.zeros((TILE,), tl.int64)
-    for start in range(0, vocab, TILE):
-        z, index = load_tile(z_row, start, vocab, TILE)
-        inside = keeps(z, index, top, cut, place, cut, place, top, False)
-        e = exp_nonpositive(z - top)
-        gh, gl = halves(tl.where(inside, e * (top - z), 0.0))
-        high += gh
-        low += gl
-    high_sum, low_sum = total(high, low)
-    mean = -(wide(high_sum, low_sum, FP64) / wide(whole_high, whole_low, FP64))
-    return mean.to(top.dtype)
 
 
 @triton.jit
@@ -328,7 +72,7 @@ def draw(
             greatest = tl.max(score, axis=0)
             if greatest > best:  # among equals the lower index, which is an earlier tile's
                 best = greatest
-                token = tl.min(tl.where(score == greatest, index, _BIG), axis=0)
+                token = tl.min(tl.where(score == greatest, index, NO_PLACE), axis=0)
     return token
 
 
@@ -420,14 +164,14 @@ def sample_kernel(
         raw_high = tl.zeros((TILE,), tl.int64)
         raw_low = tl.zeros((TILE,), tl.int64)
         legal_count = tl.zeros((TILE,), tl.int32)
-        first = tl.zeros((TILE,), tl.int32) + _BIG
+        first = tl.zeros((TILE,), tl.int32) + NO_PLACE
         for start in range(0, vocab, TILE):
             z, index = load_tile(z_row, start, vocab, TILE)
             gh, gl = halves(exp_nonpositive(z - top))
             high += gh
             low += gl
             legal_count += (z > float("-inf")).to(tl.int32)
-            first = tl.minimum(first, tl.where(z == top, index, _BIG))
+            first = tl.minimum(first, tl.where(z == top, index, NO_PLACE))
             if MODE == 0:
                 x = tl.load(x_row + index.to(tl.int64) * stride, mask=index < vocab, other=float("-inf")).to(number)
                 gh, gl = halves(exp_nonpositive(x - x_top))
@@ -464,7 +208,7 @@ def sample_kernel(
                     z, index = load_tile(z_row, start, vocab, TILE)
                     lowest = tl.where((z - top >= least) & (z < lowest), z, lowest)
                 bound = order_bits(tl.min(lowest, axis=0))
-                place = tl.where(bound > cut, _BIG, place)
+                place = tl.where(bound > cut, NO_PLACE, place)
                 cut = tl.where(bound > cut, bound, cut)
                 filtered = True
             if typical_p < 1:

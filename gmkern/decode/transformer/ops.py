@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,34 +28,27 @@ def _(weights: list[Tensor], shape: list[int]) -> Tensor:
     return weights[0].new_empty(ops.packed_transformer_size(shape))
 
 
-@torch.library.register_fake("gmkern::transformer_logits")
-def _(
-    packed: Tensor,
-    turns: Tensor,
-    cache: Tensor,
-    tokens: Tensor,
-    slots: Tensor,
-    positions: Tensor,
-    wanted: Tensor,
-    shape: list[int],
-    eps: float,
-) -> Tensor:
-    return packed.new_empty(wanted.shape[0], shape[0])
+def _wanted_rows(width_at: int) -> Callable[..., Tensor]:
+    """The fake kernel of an op that answers for each wanted token with a row of ``shape[width_at]`` numbers."""
+
+    def fake(
+        packed: Tensor,
+        turns: Tensor,
+        cache: Tensor,
+        tokens: Tensor,
+        slots: Tensor,
+        positions: Tensor,
+        wanted: Tensor,
+        shape: list[int],
+        eps: float,
+    ) -> Tensor:
+        return packed.new_empty(wanted.shape[0], shape[width_at])
+
+    return fake
 
 
-@torch.library.register_fake("gmkern::transformer_hidden")
-def _(
-    packed: Tensor,
-    turns: Tensor,
-    cache: Tensor,
-    tokens: Tensor,
-    slots: Tensor,
-    positions: Tensor,
-    wanted: Tensor,
-    shape: list[int],
-    eps: float,
-) -> Tensor:
-    return packed.new_empty(wanted.shape[0], shape[3])
+torch.library.register_fake("gmkern::transformer_logits", _wanted_rows(0))
+torch.library.register_fake("gmkern::transformer_hidden", _wanted_rows(3))
 
 
 @torch.library.register_fake("gmkern::transformer_head")
