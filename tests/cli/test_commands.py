@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import gmkern
+from gmkern.cli.app import app
 
 ROOT = str(Path(gmkern.__file__).parents[1])
 
@@ -47,8 +49,8 @@ def test_info_says_which_instruction_set_is_wrong():
 
 @pytest.mark.parametrize("command", [(), ("info",), ("demo",), ("evaluate",), ("generate",)])
 def test_help_explains_and_has_examples(command):
-    done = run(*command, "--help")
-    assert done.returncode == 0
+    done = CliRunner().invoke(app, [*command, "--help"])
+    assert done.exit_code == 0
     assert "gmkern demo --quick" in done.stdout if command == ("demo",) else "gmkern" in done.stdout
     assert "Examples:" in done.stdout if command else "Commands:" in done.stdout
 
@@ -66,11 +68,19 @@ def test_help_explains_and_has_examples(command):
     ],
 )
 def test_wrong_arguments_are_named(words, named):
-    done = run(*words)
-    assert done.returncode == 2
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
     assert named in done.stderr
-    assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_process_says_the_same():
+    helped, wrong = run("demo", "--help"), run("dmeo")
+    assert (helped.returncode, wrong.returncode) == (0, 2)
+    assert "gmkern demo --quick" in helped.stdout
+    assert "dmeo" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    assert wrong.stdout == ""
 
 
 def test_an_output_that_cannot_be_made_fails_at_once(tmp_path):
