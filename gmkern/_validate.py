@@ -53,6 +53,8 @@ def tensor(
         raise bad(
             name, f"a tensor of layout {value.layout} and dtype {value.dtype}", "a dense real tensor", error=TypeError
         )
+    if value.device.type == "meta":
+        raise bad(name, "a tensor on meta, which holds no numbers", "a tensor on a CPU or a GPU")
     if dtypes is not None and value.dtype not in dtypes:
         takes = "dtype " + ", ".join(str(d).removeprefix("torch.") for d in dtypes)
         raise bad(name, value, takes, error=TypeError)
