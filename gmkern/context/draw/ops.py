@@ -1,0 +1,34 @@
+"""The op ``gmkern::draw_sets``: its fake kernel, and the gradient of points, which are rows of the training set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gmkern._library import ops
+
+draw_sets = ops.draw_sets.default
+
+
+@torch.library.register_fake("gmkern::draw_sets")
+def _(train: Tensor, seed: Tensor, sample_ids: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    indices = sample_ids.new_empty((sample_ids.shape[0], size))
+    return train.new_empty((sample_ids.shape[0], size, *train.shape[1:])), indices
+
+
+def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    _, indices = output
+    ctx.mark_non_differentiable(indices)
+    ctx.save_for_backward(indices)
+    ctx.count = inputs[0].shape[0]
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, None, None, None]:
+    (indices,) = ctx.saved_tensors
+    rows = grad.flatten(0, 1)  # one order of sums: that of the sets, then of the places in a set
+    return rows.new_zeros((ctx.count, *rows.shape[1:])).index_add(0, indices.flatten(), rows), None, None, None
+
+
+torch.library.register_autograd("gmkern::draw_sets", _backward, setup_context=_context)
