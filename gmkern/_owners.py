@@ -78,6 +78,7 @@ OWNERS: tuple[Owner, ...] = (
         ),
         "the whole step, all layers, in one call; no GPU engine yet",
     ),
+    Owner("latent.sample", "cpu", "reference", ("latent_mlp",), "no GPU kernel yet: the decoder in PyTorch there"),
     Owner(
         "dynamics.energy_and_forces",
         "cpu",

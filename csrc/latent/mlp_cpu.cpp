@@ -1,0 +1,109 @@
+// Noise through an MLP: a thread carries some rows through all layers in its cache, so that no layer's values reach
+// memory but the last one's. A row's sums are in an order of their own (decode/transformer.h), so its bits do not
+// depend on the rows beside it.
+#include <algorithm>
+#include <cstring>
+#include <torch/csrc/stable/library.h>
+#include <vector>
+
+#include "common/check.h"
+#include "common/noise.h"
+#include "common/parallel.h"
+#include "decode/transformer.h"
+#include "latent/latent.h"
+#include "noise/noise.h"
+
+namespace gm {
+namespace {
+
+constexpr int64_t kRows = 96;  // of a block: a multiple of the register tile's 6 rows and of its 3
+
+struct Layer {
+    int64_t inputs, outputs;
+    std::vector<float> weight, bias;  // panels of 16 outputs, [inputs][16] each, zeros past the last
+    Elementwise kind;
+    float slope;
+};
+
+Layer pack(const Tensor& weight, const Tensor& bias, int64_t kind, double slope) {
+    check_dim("weights", weight, 2);
+    check_dim("biases", bias, 1);
+    for (const Tensor* t : {&weight, &bias}) {
+        check_dtype("weights and biases", *t, ScalarType::Float);
+        check_contiguous_cpu("weights and biases", *t);
+    }
+    check_size("biases", bias, 0, weight.size(0));
+    GM_CHECK(weight.size(0) >= 1 && weight.size(1) >= 1, "weights: got shape ", shape_text(weight),
+             "; takes at least 1 output and 1 input");
+    GM_CHECK(kind >= 0 && kind <= static_cast<int64_t>(Elementwise::sigmoid), "activations: got ", kind,
+             "; takes 0 to 8");
+    Layer l{weight.size(1), weight.size(0), {}, {}, static_cast<Elementwise>(kind), static_cast<float>(slope)};
+    const int64_t wide = lanes_up(l.outputs);
+    l.weight.resize(static_cast<size_t>(wide * l.inputs));
+    l.bias.resize(static_cast<size_t>(wide));
+    const float* from = weight.const_data_ptr<float>();
+    for (int64_t o = 0; o < l.outputs; ++o)
+        for (int64_t i = 0; i < l.inputs; ++i)
+            l.weight[static_cast<size_t>((o / kLanes * l.inputs + i) * kLanes + o % kLanes)] = from[o * l.inputs + i];
+    std::copy_n(bias.const_data_ptr<float>(), l.outputs, l.bias.data());
+    return l;
+}
+
+Tensor latent_mlp(const Tensor& seed, const Tensor& sample_ids, const std::vector<Tensor>& weights,
+                  const std::vector<Tensor>& biases, const std::vector<int64_t>& activations,
+                  const std::vector<double>& slopes) {
+    check_dim("sample_ids", sample_ids, 1);
+    check_dtype("sample_ids", sample_ids, ScalarType::Long);
+    check_contiguous_cpu("sample_ids", sample_ids);
+    const int64_t rows = sample_ids.size(0);
+    const PerRow seeds = per_row("seed", seed, rows);
+    const size_t depth = weights.size();
+    GM_CHECK(depth >= 1, "weights: got none; takes one a layer");
+    GM_CHECK(biases.size() == depth && activations.size() == depth && slopes.size() == depth,
+             "biases, activations, slopes: got ", biases.size(), ", ", activations.size(), " and ", slopes.size(),
+             "; takes ", depth, " each");
+    std::vector<Layer> layers;
+    int64_t widest = 0;
+    for (size_t l = 0; l < depth; ++l) {
+        layers.push_back(pack(weights[l], biases[l], activations[l], slopes[l]));
+        GM_CHECK(l == 0 || layers[l].inputs == layers[l - 1].outputs, "weights: got ", layers[l].inputs,
+                 " inputs in layer ", l, "; takes ", layers[l ? l - 1 : 0].outputs);
+        widest = std::max({widest, layers[l].inputs, layers[l].outputs});
+    }
+    const int64_t latent = layers.front().inputs, outputs = layers.back().outputs, stride = lanes_up(widest);
+    Tensor out = torch::stable::empty({rows, outputs}, ScalarType::Float);
+    float* to = out.mutable_data_ptr<float>();
+    const int64_t* ids = sample_ids.const_data_ptr<int64_t>();
+    const auto noise = GM_CALL_ISA(noise_row_fp32);
+    const auto linear = GM_CALL_ISA(linear_panels);
+    const auto elementwise = GM_CALL_ISA(apply_elementwise);
+    const int64_t blocks = (rows + kRows - 1) / kRows;
+    const int64_t workers = std::min(blocks, num_threads());
+    std::vector<float> room(static_cast<size_t>(std::max<int64_t>(workers, 1) * 2 * kRows * stride));
+    parallel_for(0, workers, 1, [&](int64_t first_worker, int64_t last_worker) {
+        for (int64_t worker = first_worker; worker < last_worker; ++worker) {
+            float* x = room.data() + worker * 2 * kRows * stride;
+            float* y = x + kRows * stride;
+            for (int64_t block = blocks * worker / workers; block < blocks * (worker + 1) / workers; ++block) {
+                const int64_t begin = block * kRows, count = std::min(kRows, rows - begin);
+                for (int64_t r = 0; r < count; ++r)
+                    noise({NoiseKind::normal, seeds[begin + r], ids[begin + r], latent, kStreamLatent, 0},
+                          x + r * stride);
+                for (const Layer& l : layers) {
+                    const int64_t wide = lanes_up(l.outputs);
+                    linear({x, l.weight.data(), l.bias.data(), y, stride, stride, count, l.inputs, Epilogue::store}, 0,
+                           wide / kLanes);
+                    for (int64_t r = 0; r < count; ++r) elementwise(y + r * stride, wide, l.kind, l.slope);
+                    std::swap(x, y);
+                }
+                for (int64_t r = 0; r < count; ++r) std::copy_n(x + r * stride, outputs, to + (begin + r) * outputs);
+            }
+        }
+    });
+    return out;
+}
+
+}  // namespace
+}  // namespace gm
+
+STABLE_TORCH_LIBRARY_IMPL(gmkern, CPU, m) { m.impl("latent_mlp", TORCH_BOX(&gm::latent_mlp)); }
