@@ -83,6 +83,11 @@ struct Lattice {
     float* norms;      // |x^|^2, less the slack
     float* residuals;  // |x' - x^|, plus the slack
     int32_t* starts;   // references: where the dot product starts, -128 sum Y for bytes, else 0
+
+    // From row `first` on, whose values begin `bytes` further.
+    Lattice from(int64_t bytes, int64_t first) const {
+        return {static_cast<char*>(values) + bytes, scales + first, norms + first, residuals + first, starts + first};
+    }
 };
 
 template <class F>
@@ -108,29 +113,60 @@ struct Candidates {
     float stretch;                         // covers the rounding of the final distances
 };
 
-struct Screen {
+constexpr int64_t kScreenQueryTile = 12, kScreenGroupTile = 64;
+
+// A tile of queries meets a block of references in the lattice. What matters of a pair is whether |x^ - y^|, less the
+// slack, is within row_edges[query] + edges[reference]; a NaN admits nothing.
+struct ScreenTile {
     Lattice queries, references;
-    const int64_t* selves;
-    int64_t query_count;   // queries.values has rows up to a multiple of kScreenQueryTile
-    int64_t first, count;  // numbers of the references; references.values has rows up to a multiple of kScreenTile
+    int64_t query_count;  // queries.values has rows up to a multiple of kScreenQueryTile
+    int64_t count;        // of references; their values have rows up to a multiple of kScreenGroupTile
     int64_t width;
-    Candidates to;
+    const float *row_edges, *edges;
     bool bytes;  // or words
 };
-constexpr int64_t kScreenQueryTile = 12, kScreenTile = 64;
+
+struct Screen {
+    ScreenTile tile;  // row_edges: the reach of each query; edges: the residuals of the references
+    const int64_t* selves;
+    int64_t first;  // number of the first reference
+    Candidates to;
+};
+
+// Row i of a set of points as [width] numbers: in place, or through the scratch.
+template <class F>
+struct RowsOf {
+    const F* (*row)(const void* context, int64_t i, F* scratch);
+    const void* context;
+};
+constexpr int kRerank = 4;  // pairs whose exact squares are computed together
 
 // One query's candidates, computed as differences.
 template <class F>
 struct Rerank {
     const F* query;  // [width]
-    // Reference i as [width] numbers: in place, or through the scratch.
-    const F* (*reference)(const void* context, int64_t i, F* scratch);
-    const void* context;
-    F* scratch;  // [4, width]
+    RowsOf<F> references;
+    F* scratch;  // [kRerank, width]
     int64_t width;
     Candidates from;  // of the one row
     bool root;
     typename KeyOf<F>::type* keys;  // [capacity]
+};
+
+// Counts of a tile: a pair is out beyond row_edges + edges, in where |x^ - y^| plus the slack is below inner_rows +
+// inner; the squares of those between are computed as differences and compared with their bounds.
+template <class F>
+struct ScreenCount {
+    ScreenTile tile;
+    const float *inner_rows, *inner;
+    const int64_t* selves;
+    int64_t first;  // number of the first reference
+    RowsOf<F> queries, references;
+    int64_t first_query;  // number of the tile's first query in `queries`
+    const F* bounds;      // of the tile's queries, or of all references
+    bool per_reference;
+    F* scratch;                   // [1 + kRerank, width]
+    int64_t *counts, *undecided;  // of the queries, added to; undecided: pairs computed
 };
 
 // Whether this set and processor multiply bytes.
@@ -141,6 +177,8 @@ GM_DECLARE_ISA(void, screen_tile, (const Screen&))
 // The number of keys, at least k; -1 where the row is to be done without screening.
 GM_DECLARE_ISA(int64_t, rerank_fp32, (const Rerank<float>&))
 GM_DECLARE_ISA(int64_t, rerank_fp64, (const Rerank<double>&))
+GM_DECLARE_ISA(void, screen_count_fp32, (const ScreenCount<float>&))
+GM_DECLARE_ISA(void, screen_count_fp64, (const ScreenCount<double>&))
 
 GM_DECLARE_ISA(void, knn_sweep_fp32, (const Sweep<float>&, const Reservoirs<float>&))
 GM_DECLARE_ISA(void, knn_sweep_fp64, (const Sweep<double>&, const Reservoirs<double>&))

@@ -14,10 +14,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
     // How that search went, [B, 4]: the method it took, rows screened, rows certified, exact distances of those
     m.def(
         "knn_course(Tensor queries, Tensor references, SymInt k, int metric, bool exclude_self, int method) -> Tensor");
-    // radii [B, N] (per_reference False) or [B, M], of the distances' dtype -> counts [B, N] int64
+    // radii [B, N] (per_reference False) or [B, M], of the distances' dtype; method as for knn -> counts [B, N] int64
     m.def(
         "count_within(Tensor queries, Tensor references, Tensor radii, bool per_reference, bool strict, "
-        "bool exclude_self) -> Tensor");
+        "bool exclude_self, int method) -> Tensor");
     // The pull of weighted edges, weights and indices [B, N, k]: to_queries[i] = sum_k w_ik e(q_i, r_j) over its edges
     // (i, j = indices[i, k]), to_references[j] = sum w_ik e(r_j, q_i) over the edges that end in j; fp32 or fp64.
     // form: 0 e(x, y) = x - y, 1 the signs of that, 2 the sign of its largest coordinate (the first one), 3 y

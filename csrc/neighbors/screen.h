@@ -36,8 +36,8 @@ class LatticeMemory {
           row_bytes_(width * value_bytes) {}
     // The lattice from row `first` on.
     Lattice at(int64_t first) {
-        float* f = floats_.data() + first;
-        return {values_.get() + first * row_bytes_, f, f + rows_, f + 2 * rows_, starts_.data() + first};
+        float* f = floats_.data();
+        return Lattice{values_.get(), f, f + rows_, f + 2 * rows_, starts_.data()}.from(first * row_bytes_, first);
     }
 
  private:
@@ -77,24 +77,74 @@ inline std::vector<F> centre_of(const T* references, const Points& p) {
 
 // Points that are packed as they stand, or null.
 template <class F, class T>
-const F* packed_in_place(const T* points, const Points& p) {
-    if constexpr (std::is_same_v<F, T>) return p.dim == p.width ? points : nullptr;
+const F* packed_in_place(const T* points, int64_t dim, int64_t width) {
+    if constexpr (std::is_same_v<F, T>) return dim == width ? points : nullptr;
     return nullptr;
 }
 
-template <class T>
-struct Context {
-    const T* references;
-    int64_t dim, width;
-};
+// Points as RowsOf.
 template <class F, class T>
-const F* reference_row(const void* context, int64_t i, F* scratch) {
-    const auto& c = *static_cast<const Context<T>*>(context);
-    if constexpr (std::is_same_v<F, T>)
-        if (c.dim == c.width) return c.references + i * c.dim;
-    pack_rows(scratch, c.references, i, i + 1, 1, c.dim, c.width);
-    return scratch;
+struct Unpacked {
+    const T* points;
+    int64_t dim, width;
+    RowsOf<F> rows() const { return {&row, this}; }
+
+ private:
+    static const F* row(const void* context, int64_t i, F* scratch) {
+        const auto& c = *static_cast<const Unpacked*>(context);
+        if constexpr (std::is_same_v<F, T>)
+            if (c.dim == c.width) return c.points + i * c.dim;
+        pack_rows(scratch, c.points, i, i + 1, 1, c.dim, c.width);
+        return scratch;
+    }
+};
+
+// Points of one batch to the lattice.
+template <class F>
+struct Quantiser {
+    std::vector<F> centre;
+    int64_t dim, width;
+    bool bytes;
+
+    // Rows [first, first + count) of the chosen, 16 at a time, in parallel.
+    template <class T>
+    void operator()(LatticeMemory& to, const T* points, const Rows& chosen, int64_t first, int64_t count,
+                    bool references) const {
+        const ScreenBodies<F> bodies;
+        parallel_for(0, (count + kGroup - 1) / kGroup, 8, [&](int64_t begin, int64_t end) {
+            std::vector<F> rows(static_cast<size_t>(kGroup * width));
+            for (int64_t g = begin; g < end; ++g) {
+                const int64_t row = first + g * kGroup, held = std::min(kGroup, count - g * kGroup);
+                const F* packed = rows.data();
+                if (const F* in_place = packed_in_place<F>(points, dim, width);
+                    in_place != nullptr && chosen.list == nullptr)
+                    packed = in_place + row * dim;
+                else
+                    for (int64_t i = 0; i < held; ++i)
+                        pack_rows(rows.data() + i * width, points, chosen[row + i], chosen[row + i] + 1, 1, dim, width);
+                bodies.quantise({packed, centre.data(), held, width, references, bytes, to.at(g * kGroup)});
+            }
+        });
+    }
+};
+
+// Rows that are screened together. References of a chunk are put to the lattice together; those of a block stay in
+// cache while the queries pass.
+struct ScreenBlocking {
+    int64_t slab, chunk, block;
+};
+inline ScreenBlocking screen_blocking(const Points& p, int64_t queries, bool by_bytes, int64_t state_bytes,
+                                      int64_t block_rows) {
+    const int64_t row_bytes = p.width * (by_bytes ? 1 : 2), tile = 4 * kScreenQueryTile;
+    const int64_t least = tile * num_threads();
+    const int64_t wanted = block_rows > 0 ? block_rows : kSlabBytes / row_bytes;
+    return {std::min(round_up(queries, tile), round_up(std::max(kSlabBytes / (row_bytes + state_bytes), least), tile)),
+            std::min(round_up(p.references, kScreenGroupTile), round_up(wanted, kScreenGroupTile)),
+            round_up(std::max<int64_t>(kBlockBytes / row_bytes, 64), kScreenGroupTile)};
 }
+
+// |computed - true| <= gamma |true| / 2 for distances, gamma = (width / 16 + 8) u: on both sides of a comparison.
+inline float screen_stretch(int64_t width) { return 1.0f + 4.0f * static_cast<float>(width / 16 + 8) / (1 << 24); }
 
 // The chosen rows of one batch. done(row, keys, count) for each row found, in parallel; the rows that are not come
 // back.
@@ -108,14 +158,8 @@ inline std::vector<int64_t> screen_rows(const T* queries, const T* references, c
     const int64_t bytes = by_bytes ? 1 : 2;
     const int64_t capacity =
         std::min(kMostCandidates, round_up(by_bytes ? 32 * k + 512 + p.width : 4 * k + 512, kGroup));
-    const int64_t row_bytes = p.width * bytes + capacity * 12;
-    const int64_t tile = 4 * kScreenQueryTile;
-    const int64_t slab =
-        std::min(round_up(chosen.count, tile), round_up(std::max(kSlabBytes / row_bytes, tile * num_threads()), tile));
-    // References of a chunk are put to the lattice together; those of a block stay in cache while the queries pass.
-    const int64_t block = round_up(std::max<int64_t>(kBlockBytes / (p.width * bytes), 64), kScreenTile);
-    const int64_t wanted = block_rows > 0 ? block_rows : kSlabBytes / (p.width * bytes);
-    const int64_t chunk = std::min(round_up(p.references, kScreenTile), round_up(wanted, kScreenTile));
+    const ScreenBlocking blocks = screen_blocking(p, chosen.count, by_bytes, capacity * 12, block_rows);
+    const int64_t slab = blocks.slab, chunk = blocks.chunk, block = blocks.block;
     LatticeMemory x(slab, p.width, bytes), y(chunk, p.width, bytes);
     const auto room = static_cast<size_t>(slab * capacity + kGroup);
     const std::unique_ptr<float[]> squares(new float[room]), residuals(new float[room]);
@@ -123,8 +167,7 @@ inline std::vector<int64_t> screen_rows(const T* queries, const T* references, c
     const std::unique_ptr<uint32_t[]> index(new uint32_t[room]);
     std::vector<int32_t> counts(reach.size()), next(reach.size());
     std::vector<int64_t> selves(exclude_self ? reach.size() : 0), left;
-    // |computed - true| <= gamma |true| / 2 with gamma = (width / 16 + 8) u, on both sides of a comparison.
-    const float stretch = 1.0f + 4.0f * static_cast<float>(p.width / 16 + 8) / (1 << 24);
+    const float stretch = screen_stretch(p.width);
     const auto candidates = [&](int64_t row) {
         const int64_t at = row * capacity;
         const Lattice own = x.at(row);
@@ -140,25 +183,8 @@ inline std::vector<int64_t> screen_rows(const T* queries, const T* references, c
                           k,
                           stretch};
     };
-    const std::vector<F> centre = centre_of<F>(references, p);
-    const Context<T> context{references, p.dim, p.width};
-    // Rows [first, first + count) of `from` to the lattice, 16 at a time.
-    const auto quantise = [&](LatticeMemory& to, const T* from, const Rows& at, int64_t first, int64_t count,
-                              bool are_references) {
-        parallel_for(0, (count + kGroup - 1) / kGroup, 8, [&](int64_t begin, int64_t end) {
-            std::vector<F> rows(static_cast<size_t>(kGroup * p.width));
-            for (int64_t g = begin; g < end; ++g) {
-                const int64_t row = first + g * kGroup, held = std::min(kGroup, count - g * kGroup);
-                const F* packed = rows.data();
-                if (const F* in_place = packed_in_place<F>(from, p); in_place != nullptr && at.list == nullptr)
-                    packed = in_place + row * p.dim;
-                else
-                    for (int64_t i = 0; i < held; ++i)
-                        pack_rows(rows.data() + i * p.width, from, at[row + i], at[row + i] + 1, 1, p.dim, p.width);
-                bodies.quantise({packed, centre.data(), held, p.width, are_references, by_bytes, to.at(g * kGroup)});
-            }
-        });
-    };
+    const Unpacked<F, T> context{references, p.dim, p.width};
+    const Quantiser<F> quantise{centre_of<F>(references, p), p.dim, p.width, by_bytes};
     for (int64_t q = 0; q < chosen.count; q += slab) {
         const int64_t count = std::min(slab, chosen.count - q);
         quantise(x, queries, chosen, q, count, false);
@@ -176,8 +202,11 @@ inline std::vector<int64_t> screen_rows(const T* queries, const T* references, c
             parallel_for(0, (count + kScreenQueryTile - 1) / kScreenQueryTile, 1, [&](int64_t begin, int64_t end) {
                 const int64_t first = begin * kScreenQueryTile, rows = std::min(end * kScreenQueryTile, count) - first;
                 for (int64_t from = 0; from < held; from += block)
-                    screen({x.at(first), y.at(from), exclude_self ? selves.data() + first : nullptr, rows, r + from,
-                            std::min(block, held - from), p.width, candidates(first), by_bytes});
+                    screen({{x.at(first), y.at(from), rows, std::min(block, held - from), p.width, reach.data() + first,
+                             y.at(from).residuals, by_bytes},
+                            exclude_self ? selves.data() + first : nullptr,
+                            r + from,
+                            candidates(first)});
             });
         }
         parallel_for(0, count, 8, [&](int64_t begin, int64_t end) {
@@ -186,8 +215,8 @@ inline std::vector<int64_t> screen_rows(const T* queries, const T* references, c
             for (int64_t i = begin; i < end; ++i) {
                 const int64_t row = chosen[q + i];
                 pack_rows(query.data(), queries, row, row + 1, 1, p.dim, p.width);
-                const int64_t found = bodies.rerank({query.data(), &reference_row<F, T>, &context, scratch.data(),
-                                                     p.width, candidates(i), root, keys.data()});
+                const int64_t found = bodies.rerank(
+                    {query.data(), context.rows(), scratch.data(), p.width, candidates(i), root, keys.data()});
                 counts[static_cast<size_t>(i)] = static_cast<int32_t>(found);
                 if (found >= 0) done(row, keys.data(), found);
             }

@@ -1,68 +1,12 @@
 // Screening by integer dot products, and the exact distances of what it leaves. Compiled once per instruction set.
+#include "neighbors/screen_tile.h"
 #include "neighbors/select.h"
-#include "neighbors/sweep.h"
 
 namespace gm {
 inline namespace GM_ISA {
-
-bool screen_has_bytes();  // lattice_body.inl
-
 namespace {
 
 constexpr float kInfinity = __builtin_inff();
-
-// --- dot products
-// ------------------------------------------------------------------------------------------------------
-
-#if defined(__AVX512F__)
-constexpr int kScreenQueries = 12, kScreenGroups = 2;  // 24 sums, and half the traffic from cache of 6 by 4
-#elif defined(__AVX2__)
-constexpr int kScreenQueries = 2, kScreenGroups = 2;
-#else
-constexpr int kScreenQueries = 2, kScreenGroups = 1;
-#endif
-
-#if defined(__AVX512F__)
-// Four products of bytes a lane; queries unsigned, references signed; no saturation.
-struct DotBytes {
-    static constexpr int values = 4;
-    using Value = uint8_t;
-    GM_HD static void add(i32x16& sum, i32x16 query, i32x16 reference) {
-        __m512i a = (__m512i)sum.p[0];
-        asm("vpdpbusd %2, %1, %0" : "+v"(a) : "v"((__m512i)query.p[0]), "v"((__m512i)reference.p[0]));
-        sum.p[0] = (i32x16::native)a;
-    }
-};
-// Two products of int16 a lane, and their sum, in one instruction; no saturation.
-struct DotWordsAtOnce {
-    static constexpr int values = 2;
-    using Value = int16_t;
-    GM_HD static void add(i32x16& sum, i32x16 query, i32x16 reference) {
-        __m512i a = (__m512i)sum.p[0];
-        asm("vpdpwssd %2, %1, %0" : "+v"(a) : "v"((__m512i)query.p[0]), "v"((__m512i)reference.p[0]));
-        sum.p[0] = (i32x16::native)a;
-    }
-};
-#endif
-// Two products of int16 a lane.
-struct DotWords {
-    static constexpr int values = 2;
-    using Value = int16_t;
-    GM_HD static void add(i32x16& sum, i32x16 query, i32x16 reference) {
-#if defined(__AVX512F__)
-        sum.p[0] = sum.p[0] + (i32x16::native)_mm512_madd_epi16((__m512i)query.p[0], (__m512i)reference.p[0]);
-#elif defined(__AVX2__)
-        for (int i = 0; i < 2; ++i)
-            sum.p[i] = sum.p[i] + (i32x16::native)_mm256_madd_epi16((__m256i)query.p[i], (__m256i)reference.p[i]);
-#elif defined(__SSE2__)
-        for (int i = 0; i < 4; ++i)
-            sum.p[i] = sum.p[i] + (i32x16::native)_mm_madd_epi16((__m128i)query.p[i], (__m128i)reference.p[i]);
-#else
-        // low and high halves of a 32-bit lane, sign-extended
-        sum = sum + ((query << 16) >> 16) * ((reference << 16) >> 16) + (query >> 16) * (reference >> 16);
-#endif
-    }
-};
 
 // --- candidates
 // --------------------------------------------------------------------------------------------------------
@@ -130,9 +74,9 @@ __attribute__((noinline)) void draw_in(const Candidates& to, int64_t row) {
 }
 
 // Appends the lanes of `bits`; there is room for sixteen.
-__attribute__((noinline)) void admit(const Screen& s, int64_t row, int64_t reference, uint32_t bits, f32x16 squares,
-                                     f32x16 residuals) {
+__attribute__((noinline)) void admit(const Screen& s, int64_t row, int64_t reference, uint32_t bits, f32x16 squares) {
     const Candidates& to = s.to;
+    const f32x16 residuals = f32x16::load(s.tile.references.residuals + reference);
     if (to.counts[row] < 0) return;
     if (s.selves != nullptr) {
         const int64_t self = s.selves[row] - s.first - reference;
@@ -164,94 +108,8 @@ __attribute__((noinline)) void admit(const Screen& s, int64_t row, int64_t refer
     if (to.counts[row] + kGroup > to.next[row]) draw_in(to, row);
 }
 
-// X.Y of a register tile, kScreenQueries rows by kScreenGroups groups. A function of its own, so that nothing but the
-// sums asks for registers.
-template <class Dot>
-__attribute__((noinline)) void dot_tile(const typename Dot::Value* x, const typename Dot::Value* y, int64_t width,
-                                        const int32_t* starts, i32x16 (*to)[kScreenGroups]) {
-    constexpr int Q = kScreenQueries, G = kScreenGroups;
-    const int64_t steps = width / Dot::values;  // words of a row
-    i32x16 sum[Q][G];
-#pragma GCC unroll 12
-    for (int g = 0; g < G; ++g) {
-        const i32x16 start = i32x16::load(starts + g * kGroup);
-#pragma GCC unroll 12
-        for (int i = 0; i < Q; ++i) sum[i][g] = start;
-    }
-    const auto* words = reinterpret_cast<const int32_t*>(y);
-    for (int64_t d = 0; d < steps; ++d) {
-        i32x16 ys[G];
-#pragma GCC unroll 12
-        for (int g = 0; g < G; ++g) ys[g] = i32x16::load(words + (g * steps + d) * kGroup);
-#pragma GCC unroll 12
-        for (int i = 0; i < Q; ++i) {
-            int32_t word;
-            std::memcpy(&word, x + i * width + d * Dot::values, 4);
-            const i32x16 xs(word);
-#pragma GCC unroll 12
-            for (int g = 0; g < G; ++g) Dot::add(sum[i][g], xs, ys[g]);
-        }
-    }
-#pragma GCC unroll 12
-    for (int i = 0; i < Q; ++i)
-#pragma GCC unroll 12
-        for (int g = 0; g < G; ++g) to[i][g] = sum[i][g];
-}
-
-template <class Dot>
-void screen(const Screen& s) {
-    constexpr int Q = kScreenQueries, G = kScreenGroups;
-    using Value = typename Dot::Value;
-    i32x16 sum[Q][G];
-    for (int64_t q = 0; q < s.query_count; q += Q) {
-        const Value* x = static_cast<const Value*>(s.queries.values) + q * s.width;
-        const int rows = static_cast<int>(s.query_count - q < Q ? s.query_count - q : Q);
-        for (int64_t r = 0; r < s.count; r += G * kGroup) {
-            dot_tile<Dot>(x, static_cast<const Value*>(s.references.values) + r * s.width, s.width,
-                          s.references.starts + r, sum);
-            for (int g = 0; g < G && r + g * kGroup < s.count; ++g) {
-                const int64_t at = r + g * kGroup;
-                const uint32_t used = s.count - at < kGroup ? (1u << (s.count - at)) - 1 : 0xffffu;
-                const f32x16 scale = f32x16::load(s.references.scales + at);
-                const f32x16 norm = f32x16::load(s.references.norms + at);
-                const f32x16 residual = f32x16::load(s.references.residuals + at);
-                for (int i = 0; i < rows; ++i) {
-                    const f32x16 squares =
-                        (convert<float>(sum[i][g]) * scale * f32x16(s.queries.scales[q + i]) + norm) +
-                        f32x16(s.queries.norms[q + i]);
-                    const f32x16 reach = residual + f32x16(s.to.reach[q + i]);
-                    const uint32_t bits = bits_le(squares, reach * reach) & used;
-                    if (__builtin_expect(bits != 0, 0)) admit(s, q + i, at, bits, squares, residual);
-                }
-            }
-        }
-    }
-}
-
 // --- exact distances of the candidates
 // ---------------------------------------------------------------------------------
-
-// The squares of four pairs at a time: four streams from memory instead of one.
-constexpr int kRerank = 4;
-template <class F>
-void squares_of(const Rerank<F>& r, const uint32_t* index, int count, F* squares) {
-    using V = x16<F>;
-    const F* y[kRerank];
-    V sum[kRerank];
-    for (int j = 0; j < kRerank; ++j) {
-        y[j] = j < count ? r.reference(r.context, index[j], r.scratch + j * r.width) : y[0];
-        sum[j] = V(F(0));
-    }
-    for (int64_t d = 0; d < r.width; d += 16) {
-        const V x = V::load(r.query + d);
-#pragma GCC unroll 4
-        for (int j = 0; j < kRerank; ++j) {
-            const V e = x - V::load(y[j] + d);
-            sum[j] = sum[j] + e * e;
-        }
-    }
-    for (int j = 0; j < count; ++j) squares[j] = sum_lanes(sum[j]);
-}
 
 template <class F>
 int64_t rerank(const Rerank<F>& r) {
@@ -268,7 +126,7 @@ int64_t rerank(const Rerank<F>& r) {
     int held = 0;
     const auto flush = [&]() {
         F squares[kRerank];
-        if (held > 0) squares_of(r, waiting, held, squares);
+        if (held > 0) squares_of(r.query, r.references, r.width, waiting, held, r.scratch, squares);
         for (int j = 0; j < held; ++j) {
             const F distance = sqrt(squares[j]);
             farthest = distance > farthest ? distance : farthest;
@@ -294,11 +152,9 @@ int64_t rerank(const Rerank<F>& r) {
 }  // namespace
 
 void screen_tile(const Screen& s) {
-#if defined(__AVX512F__)
-    if (s.bytes) return screen<DotBytes>(s);
-    if (screen_has_bytes()) return screen<DotWordsAtOnce>(s);
-#endif
-    screen<DotWords>(s);
+    screen_pairs(s.tile, [&s](int64_t row, int64_t reference, uint32_t bits, const f32x16& squares) {
+        admit(s, row, reference, bits, squares);
+    });
 }
 
 int64_t rerank_fp32(const Rerank<float>& r) { return rerank(r); }

@@ -39,6 +39,26 @@ struct TreeSearch {
     const void* context;
 };
 
+// Bounds on squares of each point, and the least and largest below the children of each node.
+template <class F>
+struct TreeBounds {
+    const F* points;                                  // [groups, 16]
+    const F *least[kTreeLevels], *most[kTreeLevels];  // of level l: [nodes, 16]
+};
+
+template <class F>
+struct TreeCount {
+    const Tree<F>* tree;
+    const F* queries;  // [count, width]
+    int64_t count;
+    const F* bounds;             // [count], or null: those of the points
+    const TreeBounds<F>* among;  // or null: those of the queries
+    const F *own, *own_bounds;   // [count, width], [count]: points that do not count, and their bounds; or null
+    int64_t* counts;             // [count]
+};
+
+GM_DECLARE_ISA(void, tree_count_fp32, (const TreeCount<float>&))
+GM_DECLARE_ISA(void, tree_count_fp64, (const TreeCount<double>&))
 GM_DECLARE_ISA(void, tree_search_fp32, (const TreeSearch<float>&))
 GM_DECLARE_ISA(void, tree_search_fp64, (const TreeSearch<double>&))
 

@@ -1,7 +1,6 @@
 // The search in a tree of boxes, nearest boxes first. Compiled once per instruction set.
 #include "neighbors/select.h"
-#include "neighbors/sweep.h"
-#include "neighbors/tree.h"
+#include "neighbors/tree_boxes.h"
 
 namespace gm {
 inline namespace GM_ISA {
@@ -22,32 +21,6 @@ struct Limits<double> {
 template <class F>
 GM_HD F square_limit(F distance) {
     return distance == F(0) ? F(0) : distance * distance * (F(1) + 8 * Limits<F>::unit) + Limits<F>::least;
-}
-
-// The squared distance to each of sixteen points, in the written order.
-template <int W, class F>
-GM_HD x16<F> squares_to(const F* x, const F* points) {
-    x16<F> v[W];
-#pragma GCC unroll 8
-    for (int d = 0; d < W; ++d) {
-        const x16<F> e = x16<F>(x[d]) - x16<F>::load(points + d * kGroup);
-        v[d] = e * e;
-    }
-    return join_variables<SquaredDifference, W>(v);
-}
-
-// The same for the nearest point of each of sixteen boxes: rounding is monotone, so no computed square of a point in
-// the box is below it.
-template <int W, class F>
-GM_HD x16<F> squares_to_boxes(const F* x, const F* boxes) {
-    x16<F> v[W];
-#pragma GCC unroll 8
-    for (int d = 0; d < W; ++d) {
-        const x16<F> at(x[d]), least = x16<F>::load(boxes + d * kGroup), most = x16<F>::load(boxes + (W + d) * kGroup);
-        const x16<F> e = max(max(least - at, at - most), x16<F>(F(0)));
-        v[d] = e * e;
-    }
-    return join_variables<SquaredDifference, W>(v);
 }
 
 // Bit i: values[i] < bound.
@@ -146,10 +119,8 @@ void search(const TreeSearch<F>& s) {
         int64_t first;  // its first child
     };
     Frame frames[kTreeLevels];
-    int64_t children[kTreeLevels];  // of all nodes of a level
-    children[0] = (t.count + kGroup - 1) / kGroup;
-    for (int level = 1; level < t.levels; ++level) children[level] = (children[level - 1] + kGroup - 1) / kGroup;
-    const auto first_bits = [](int64_t n) { return n < kGroup ? (1u << n) - 1 : 0xffffu; };
+    int64_t children[kTreeLevels];
+    children_of_levels(t, children);
     for (int64_t row = 0; row < s.count; ++row) {
         const F* x = s.queries + row * W;
         Nearest<F> nearest{s, s.selves != nullptr ? s.selves[row] : -1};

@@ -160,59 +160,70 @@ inline bool tree_pays(const Points& p, int64_t k) {
     return tree_can(p) && p.references >= 256 && 2 * k <= p.references && queries * queries * k >= 350 * 350;
 }
 
-// One batch: done(row, keys, count) for every query, in parallel.
-template <class F, int W, class T, class Done>
-void run_tree(const T* queries, const T* references, const Points& p, int64_t k, bool root, bool exclude_self,
-              const Done& done) {
-    using Key = typename KeyOf<F>::type;
-    constexpr int64_t kRun = 64;  // queries that are packed together
-    const TreeMemory<F, W> memory(references, p.references, p.dim);
-    const Tree<F> tree = memory.tree();
-    const bool within = queries == references && p.queries == p.references;
-    const auto body = tree_body(F());
-    const int64_t capacity = k <= kTreeSortedKeys ? k : k + std::clamp<int64_t>(k, 4, 256);
+// f(std::integral_constant) of the width of a tree.
+template <class Function>
+void with_tree_width(int64_t width, const Function& f) {
+    switch (width) {
+        case 1:
+            return f(std::integral_constant<int, 1>());
+        case 2:
+            return f(std::integral_constant<int, 2>());
+        case 3:
+            return f(std::integral_constant<int, 3>());
+        case 4:
+            return f(std::integral_constant<int, 4>());
+        default:
+            return f(std::integral_constant<int, 8>());
+    }
+}
+
+// use(rows [held], packed [held, W], held) for runs of queries, in parallel: those of the tree's own set in its order,
+// where neighbours are cached.
+template <class F, int W, class T, class Use>
+void each_run(const T* queries, const Points& p, const Tree<F>& tree, bool within, const Use& use) {
+    constexpr int64_t kRun = 64;
     parallel_for(0, (p.queries + kRun - 1) / kRun, 1, [&](int64_t begin, int64_t end) {
         std::vector<F> packed(static_cast<size_t>(kRun * W));
-        std::vector<Key> keys(static_cast<size_t>(capacity));
         std::array<int64_t, kRun> rows;
-        struct Context {
-            const Done& done;
-            const int64_t* rows;
-        } const context{done, rows.data()};
         for (int64_t run = begin; run < end; ++run) {
             const int64_t first = run * kRun, held = std::min(kRun, p.queries - first);
-            for (int64_t i = 0; i < held; ++i) {  // within one set: in the tree's order, where neighbours are cached
+            for (int64_t i = 0; i < held; ++i) {
                 const int64_t row = within ? tree.index[first + i] : first + i;
                 rows[static_cast<size_t>(i)] = row;
                 pack_rows(packed.data() + i * W, queries, row, row + 1, 1, p.dim, W);
             }
-            body({&tree, packed.data(), exclude_self ? rows.data() : nullptr, held, k, root, keys.data(), capacity,
+            use(rows.data(), packed.data(), held);
+        }
+    });
+}
+
+// One batch: done(row, keys, count) for every query, in parallel.
+template <class F, class T, class Done>
+void run_tree(const T* queries, const T* references, const Points& p, int64_t k, bool root, bool exclude_self,
+              const Done& done) {
+    using Key = typename KeyOf<F>::type;
+    const bool within = queries == references && p.queries == p.references;
+    const auto body = tree_body(F());
+    const int64_t capacity = k <= kTreeSortedKeys ? k : k + std::clamp<int64_t>(k, 4, 256);
+    struct Context {
+        const Done& done;
+        const int64_t* rows;
+    };
+    with_tree_width(p.width, [&](auto width) {
+        constexpr int W = decltype(width)::value;
+        const TreeMemory<F, W> memory(references, p.references, p.dim);
+        const Tree<F> tree = memory.tree();
+        each_run<F, W>(queries, p, tree, within, [&](const int64_t* rows, const F* packed, int64_t held) {
+            std::vector<Key> keys(static_cast<size_t>(capacity));
+            const Context context{done, rows};
+            body({&tree, packed, exclude_self ? rows : nullptr, held, k, root, keys.data(), capacity,
                   [](const void* c, int64_t row, Key* found, int64_t count) {
                       const auto& to = *static_cast<const Context*>(c);
                       to.done(to.rows[row], found, count);
                   },
                   &context});
-        }
+        });
     });
-}
-template <class F, class T, class Done>
-void run_tree(const T* queries, const T* references, const Points& p, int64_t k, bool root, bool exclude_self,
-              const Done& done) {
-    const auto run = [&](auto width) {
-        run_tree<F, decltype(width)::value>(queries, references, p, k, root, exclude_self, done);
-    };
-    switch (p.width) {
-        case 1:
-            return run(std::integral_constant<int, 1>());
-        case 2:
-            return run(std::integral_constant<int, 2>());
-        case 3:
-            return run(std::integral_constant<int, 3>());
-        case 4:
-            return run(std::integral_constant<int, 4>());
-        default:
-            return run(std::integral_constant<int, 8>());
-    }
 }
 
 }  // namespace gm

@@ -11,8 +11,9 @@ from gmkern.metrics.realism import realism_of
 from gmkern.neighbors.count_within import count_within
 from gmkern.neighbors.knn import KNN, knn
 
-_PRODUCTS = 1 << 33  # coordinates that a block's queries meet: well under a second on two cores
+_PRODUCTS = 1 << 35  # coordinates that a block's queries meet: well under a second on two cores
 _ROWS = 256  # in a block at least
+_TREE_DIM, _TREE_ROWS = 8, 1 << 16  # up to these coordinates, a tree of the references is built for each block
 
 
 class Sweep:
@@ -84,7 +85,8 @@ class Sweep:
 
     def _blocks(self, x: Tensor, y: Tensor) -> Iterator[slice]:
         n, m = x.shape[0], y.shape[0]
-        step = max(_ROWS, _PRODUCTS // (m * x.shape[1]))
+        least = _TREE_ROWS if x.shape[1] <= _TREE_DIM else _ROWS
+        step = max(least, _PRODUCTS // (m * x.shape[1]))
         for first in range(0, n, step):
             rows = slice(first, min(first + step, n))
             yield rows

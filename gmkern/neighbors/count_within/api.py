@@ -97,7 +97,7 @@ def _count(
         "neighbors.count_within", backend, [("cpu", _backend.on_cpu(x.device)), ("reference", None)]
     )
     if chosen == "cpu":
-        return _points.called(ops.count_within, x, y, bounds, per_reference, strict, exclude_self)
+        return _points.called(ops.count_within, x, y, bounds, per_reference, strict, exclude_self, 0)
     return reference.count_within(x, y, bounds, per_reference=per_reference, strict=strict, exclude_self=exclude_self)
 
 

@@ -12,7 +12,13 @@ count_within = ops.count_within.default
 
 @torch.library.register_fake("gmkern::count_within")
 def _(
-    queries: Tensor, references: Tensor, radii: Tensor, per_reference: bool, strict: bool, exclude_self: bool
+    queries: Tensor,
+    references: Tensor,
+    radii: Tensor,
+    per_reference: bool,
+    strict: bool,
+    exclude_self: bool,
+    method: int,
 ) -> Tensor:
     torch._check(references.shape[0] == queries.shape[0])
     torch._check(references.shape[2] == queries.shape[2])
