@@ -93,4 +93,11 @@ OWNERS: tuple[Owner, ...] = (
         ("simulate",),
         "one block a system, all steps in one launch: CUDA C++ holds the state in shared memory",
     ),
+    Owner(
+        "dynamics.path_log_prob",
+        "cpu",
+        "reference",
+        ("path_log_prob",),
+        "simulate's own step along stored states, so that values are its bits; no GPU kernel yet",
+    ),
 )

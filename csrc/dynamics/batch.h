@@ -87,6 +87,17 @@ inline void check_like_positions(const char* name, const Tensor& t, const Tensor
     GM_CHECK(t.is_contiguous(), name, ": takes a contiguous tensor");
 }
 
+// [1 | steps, 1 | systems, 5]
+inline void check_coefficients(const Tensor& coefficients, int64_t systems, int64_t steps) {
+    check_dim("coefficients", coefficients, 3);
+    check_dtype("coefficients", coefficients, ScalarType::Double);
+    check_size("coefficients", coefficients, 2, kCoefficients);
+    const int64_t rows = coefficients.size(0), columns = coefficients.size(1);
+    GM_CHECK((rows == 1 || (rows == steps && steps > 0)) && (columns == 1 || columns == systems),
+             "coefficients: got shape ", shape_text(coefficients), "; takes 1 or ", steps, " steps of 1 or ", systems,
+             " systems");
+}
+
 inline void check_trajectory(const Tensor& positions, const Tensor& velocities, const Tensor& inverse_masses,
                              int64_t systems, int64_t integrator, const Tensor& coefficients, const Tensor& sample_ids,
                              const Tensor& step, int64_t steps, int64_t record_every, int64_t phase) {
@@ -95,11 +106,7 @@ inline void check_trajectory(const Tensor& positions, const Tensor& velocities, 
     check_dtype("inverse_masses", inverse_masses, positions.scalar_type());
     check_size("inverse_masses", inverse_masses, 0, positions.size(0));
     GM_CHECK(integrator >= 0 && integrator <= 4, "integrator: got ", integrator, "; takes 0 to 4");
-    check_dim("coefficients", coefficients, 2);
-    check_dtype("coefficients", coefficients, ScalarType::Double);
-    check_size("coefficients", coefficients, 1, 4);
-    GM_CHECK(coefficients.size(0) == 1 || coefficients.size(0) == systems, "coefficients: got shape ",
-             shape_text(coefficients), "; takes 1 or ", systems, " rows");
+    check_coefficients(coefficients, systems, steps);
     check_dim("sample_ids", sample_ids, 1);
     check_dtype("sample_ids", sample_ids, ScalarType::Long);
     check_size("sample_ids", sample_ids, 0, systems);
@@ -117,6 +124,15 @@ inline void check_log_probs(const Tensor& log_probs, int64_t systems, int64_t in
              "; takes [2, 0] or [2, ", systems, "]");
     GM_CHECK(log_probs.numel() == 0 || integrator == 1 || integrator == 2, "log_probs: got some with integrator ",
              integrator, "; takes them with 1 or 2");
+}
+
+inline void check_backward(int64_t backward, const Tensor& pin, const Tensor& positions) {
+    GM_CHECK(backward >= 0 && backward <= 3, "backward: got ", backward, "; takes 0 to 3");
+    check_dtype("pin", pin, positions.scalar_type());
+    check_dim("pin", pin, 2);
+    check_size("pin", pin, 0, backward == 3 ? positions.size(0) : 0);
+    check_size("pin", pin, 1, positions.size(1));
+    GM_CHECK(pin.is_contiguous(), "pin: takes a contiguous tensor");
 }
 
 // How many of the next `steps` steps are recorded.

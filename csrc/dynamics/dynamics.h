@@ -20,12 +20,22 @@ struct FieldArgs {
 
 enum class IntegratorKind : int64_t { velocity_verlet = 0, baoab = 1, euler_maruyama = 2, heun = 3, rk4 = 4 };
 
+// The reversed step whose density log_prob_backward sums: its mean, for the step from x to x' of Euler-Maruyama.
+enum class BackwardKind : int64_t {
+    same_drift = 0,  // x' + f(x') dt
+    reversed = 1,    // x' - f(x') dt
+    brownian = 2,    // x'
+    bridge = 3,      // pin + bridge (x' - pin), with the variance of the step times `bridge`
+};
+
 // The constants of one system's step, in double: rounded once to the state's type.
 struct StepConstants {
     double dt, half_dt, sixth_dt;
-    double keep;  // exp(-friction dt)
-    double kick;  // sqrt((1 - keep^2) temperature), or noise sqrt(dt)
+    double keep;    // exp(-friction dt)
+    double kick;    // sqrt((1 - keep^2) temperature), or noise sqrt(dt)
+    double bridge;  // the part of the variance since the pin that was there before the step
 };
+constexpr int64_t kCoefficients = 5;  // dt, temperature, friction, noise, bridge
 
 // What all systems of a call share.
 template <class R>
@@ -37,13 +47,17 @@ struct TrajectoryArgs {
     const R* inverse_masses;     // [M]
     R *frames, *energies;        // [F, M, D], [F, S]
     double *forward, *backward;  // [S] log-probabilities that grow by this call's, or nullptr
+    BackwardKind backward_kind;
+    const R* pin;   // [M, D] where a bridge starts, or nullptr
+    const R* path;  // [steps + 1, M, D]: the states are these, not the integrator's own (Euler-Maruyama); or nullptr
 };
 
 // One system: where it lies in the batch, its noise and its state, which is changed in place.
 template <class R>
 struct SystemArgs {
-    int64_t index, first, count;  // which system, its first atom, its atoms
-    StepConstants constants;
+    int64_t index, first, count;     // which system, its first atom, its atoms
+    const StepConstants* constants;  // of each step, or of all
+    bool scheduled;                  // of each
     int64_t seed, id;
     uint32_t step;
     R *x, *v;  // [count, D]

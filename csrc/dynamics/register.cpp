@@ -13,13 +13,18 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
         "hessian_times(Tensor positions, Tensor directions, Tensor system_ptr, int[] kinds, Tensor parameters, "
         "Tensor cell, Tensor inverse) -> Tensor");
     // Steps step to step + steps - 1 of an integrator (0 velocity Verlet, 1 BAOAB, 2 Euler-Maruyama, 3 Heun, 4 RK4) of
-    // coefficients [1 | S, 4] float64 (dt, temperature, friction, noise). A frame is kept whenever phase + steps done
-    // is a multiple of record_every (0: never). No system has more than `largest` atoms. log_probs [2, S] float64 are
-    // the path's, forward and backward, so far; [2, 0] asks for none.
+    // coefficients [1 | steps, 1 | S, 5] float64 (dt, temperature, friction, noise, bridge). A frame is kept whenever
+    // phase + steps done is a multiple of record_every (0: never). No system has more than `largest` atoms. log_probs
+    // [2, S] float64 are the path's, forward and backward, so far; [2, 0] asks for none. backward is the reversed step
+    // (BackwardKind of csrc/dynamics/dynamics.h), and pin [M, D] where a bridge starts, else [0, D].
     // -> positions [M, D], velocities [M, D], frames [F, M, D], energies [F, S], log_probs
     m.def(
         "simulate(Tensor positions, Tensor velocities, Tensor inverse_masses, Tensor system_ptr, int[] kinds, "
         "Tensor parameters, Tensor cell, Tensor inverse, int integrator, Tensor coefficients, Tensor seed, "
         "Tensor sample_ids, Tensor step, SymInt steps, SymInt record_every, SymInt phase, SymInt largest, "
-        "Tensor log_probs) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+        "Tensor log_probs, int backward, Tensor pin) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+    // log_probs [2, S] and the log-probabilities of Euler-Maruyama's steps along frames [steps + 1, M, D]
+    m.def(
+        "path_log_prob(Tensor frames, Tensor system_ptr, int[] kinds, Tensor parameters, Tensor cell, Tensor inverse, "
+        "Tensor coefficients, Tensor log_probs, int backward, Tensor pin) -> Tensor");
 }

@@ -13,16 +13,18 @@ struct Stepper {
     using V = x16<R>;
     const TrajectoryArgs<R>& a;
     const SystemArgs<R>& s;
+    StepConstants now;  // of the step that is taken
     const SystemField<R> field;
     const int64_t dim, stride, size;  // size: of one structure of arrays
     R *x, *v, *f, *stage, *sum, *extra, *noise, *inverse_mass, *inverse_root, *e;
-    bool has_force = false;  // f is the force at x
-    double per_step = 0.0;   // the normalisers of a step's Gaussians, with log-probabilities
-    double energy = 0.0;     // at x, where it was asked for
+    bool has_force = false;   // f is the force at x
+    double normaliser = 0.0;  // of a step's Gaussians, with log-probabilities
+    double energy = 0.0;      // at x, where it was asked for
 
     Stepper(const TrajectoryArgs<R>& args, const SystemArgs<R>& system, R* scratch)
         : a(args),
           s(system),
+          now(system.constants[0]),
           field(args.field, system.index),
           dim(args.field.dim),
           stride(padded_atoms(system.count)),
@@ -41,31 +43,76 @@ struct Stepper {
         to_arrays(s.v, s.count, dim, stride, v);
         for (int64_t i = 0; i < s.count; ++i) inverse_mass[i] = a.inverse_masses[s.first + i];
         for (int64_t i = 0; i < stride; i += 16) sqrt(V::load(inverse_mass + i)).store(inverse_root + i);
-        if (a.forward == nullptr) return;
+        if (a.pin != nullptr) {  // in an array that Euler-Maruyama leaves free
+            for (int64_t i = 0; i < size; ++i) sum[i] = R(0);
+            to_arrays(a.pin + s.first * dim, s.count, dim, stride, sum);
+        }
+    }
+
+    // The constants of this call's step number `at`.
+    void set_step(int64_t at) {
+        if (s.scheduled) now = s.constants[at];
+        if (a.forward == nullptr || (at > 0 && !s.scheduled)) return;
+        const double kick = static_cast<double>(static_cast<R>(now.kick));
+        normaliser = 0.0;
         for (int64_t i = 0; i < s.count; ++i) {
-            const double kick = static_cast<double>(static_cast<R>(s.constants.kick));
             const double scale = a.kind == IntegratorKind::baoab ? kick * static_cast<double>(inverse_root[i]) : kick;
-            per_step -= static_cast<double>(dim) * (kHalfLog2Pi + __builtin_log(scale));
+            normaliser -= static_cast<double>(dim) * (kHalfLog2Pi + __builtin_log(scale));
         }
     }
 
     static f64x16 wide(f32x16 value) { return widen<double>(value); }
     static f64x16 wide(f64x16 value) { return value; }
 
-    // Adds one step's log-probability: the sum of -z^2 / 2 with z = (to - (keep * from + dt * drift)) / scale, the
-    // scale being kick, times the root of the inverse mass if `by_mass`. In double, lane by lane, axes in their order.
-    void add_gaussians(double* total, const R* to, const R* from, const R* drift, bool by_mass) const {
-        f64x16 sum(0.0);
-        const f64x16 keep = wide(V(static_cast<R>(s.constants.keep))), dt = wide(V(static_cast<R>(s.constants.dt))),
-                     kick = wide(V(static_cast<R>(s.constants.kick)));
-        const f64x16 lane = convert<double>(iota<int64_t>());
+    // The Gaussian of one step: its mean is keep * from + dt * drift, or with a pin, pin + keep * (from - pin).
+    struct Gaussian {
+        const R *from, *drift, *pin;
+        double keep, dt, kick;
+        bool by_mass;  // the scale is kick times the root of the inverse mass
+    };
+    Gaussian kick_of(const R* from) const {  // of the Ornstein-Uhlenbeck part
+        return {from, nullptr, nullptr, rounded(now.keep), 0.0, rounded(now.kick), true};
+    }
+    Gaussian drift_of(const R* from, const R* drift, double sign) const {  // of Euler-Maruyama's step
+        return {from, drift, nullptr, 1.0, sign * rounded(now.dt), rounded(now.kick), false};
+    }
+    static double rounded(double value) { return static_cast<double>(static_cast<R>(value)); }
+
+    // Adds one step's log-probability: normalisers, and -z^2 / 2 with z = (to - mean) / scale of each element. In
+    // double, lane by lane, axes in their order.
+    void add_gaussians(double* total, const R* to, const Gaussian& g, double normalisers) const {
+        f64x16 squares(0.0);
+        const f64x16 keep(g.keep), dt(g.dt), kick(g.kick), lane = convert<double>(iota<int64_t>());
         each([&](int64_t at, int64_t atom) {
-            f64x16 z = wide(V::load(to + at)) - keep * wide(V::load(from + at));
-            if (drift != nullptr) z = z - dt * wide(V::load(drift + at));
-            z = z / (by_mass ? kick * wide(V::load(inverse_root + atom)) : kick);
-            sum = sum + select(lane < f64x16(static_cast<double>(s.count - atom)), z * z, f64x16(0.0));
+            f64x16 z = wide(V::load(to + at)), from = wide(V::load(g.from + at));
+            if (g.pin != nullptr) {
+                const f64x16 pin = wide(V::load(g.pin + at));
+                z = z - pin;
+                from = from - pin;
+            }
+            z = z - keep * from;
+            if (g.drift != nullptr) z = z - dt * wide(V::load(g.drift + at));
+            z = z / (g.by_mass ? kick * wide(V::load(inverse_root + atom)) : kick);
+            squares = squares + select(lane < f64x16(static_cast<double>(s.count - atom)), z * z, f64x16(0.0));
         });
-        total[s.index] += per_step - 0.5 * sum_lanes(sum);
+        total[s.index] += normalisers - 0.5 * sum_lanes(squares);
+    }
+
+    // The reversed step from x to `before` of Euler-Maruyama.
+    void add_backward(const R* before, bool record) {
+        if (a.backward_kind == BackwardKind::bridge) {
+            if (now.bridge == 0.0) return;  // it ends where it is pinned, with certainty
+            const double atoms = static_cast<double>(s.count * dim);
+            add_gaussians(a.backward, before,
+                          {x, nullptr, sum, now.bridge, 0.0, rounded(now.kick) * __builtin_sqrt(now.bridge), false},
+                          normaliser - 0.5 * atoms * __builtin_log(now.bridge));
+        } else if (a.backward_kind == BackwardKind::brownian) {
+            add_gaussians(a.backward, before, drift_of(x, nullptr, 0.0), normaliser);
+        } else {
+            force_here(record);
+            const double sign = a.backward_kind == BackwardKind::reversed ? -1.0 : 1.0;
+            add_gaussians(a.backward, before, drift_of(x, f, sign), normaliser);
+        }
     }
 
     void force_at(const R* at, R* to) { field.template evaluate<Want::forces>(at, nullptr, to, e, s.count, stride); }
@@ -91,7 +138,7 @@ struct Stepper {
     }
 
     void half_kick() const {
-        const V half(static_cast<R>(s.constants.half_dt));
+        const V half(static_cast<R>(now.half_dt));
         each([&](int64_t at, int64_t atom) {
             const V push = V::load(f + at) * V::load(inverse_mass + atom);
             fma(half, push, V::load(v + at)).store(v + at);
@@ -101,7 +148,7 @@ struct Stepper {
     void velocity_verlet(bool record) {
         force_here(false);
         half_kick();
-        const V dt(static_cast<R>(s.constants.dt));
+        const V dt(static_cast<R>(now.dt));
         each([&](int64_t at, int64_t) { fma(dt, V::load(v + at), V::load(x + at)).store(x + at); });
         has_force = false;
         force_here(record);
@@ -111,8 +158,7 @@ struct Stepper {
     void baoab(uint32_t step, bool record) {
         force_here(false);
         kicks(stage, noise, step);
-        const V half(static_cast<R>(s.constants.half_dt)), keep(static_cast<R>(s.constants.keep)),
-            kick(static_cast<R>(s.constants.kick));
+        const V half(static_cast<R>(now.half_dt)), keep(static_cast<R>(now.keep)), kick(static_cast<R>(now.kick));
         each([&](int64_t at, int64_t atom) {
             V vi = fma(half, V::load(f + at) * V::load(inverse_mass + atom), V::load(v + at));
             V xi = fma(half, vi, V::load(x + at));
@@ -122,19 +168,21 @@ struct Stepper {
             fma(half, vi, xi).store(x + at);
         });
         if (a.forward != nullptr) {
-            add_gaussians(a.forward, v, extra, nullptr, true);
-            add_gaussians(a.backward, extra, v, nullptr, true);
+            add_gaussians(a.forward, v, kick_of(extra), normaliser);
+            add_gaussians(a.backward, extra, kick_of(v), normaliser);
         }
         has_force = false;
         force_here(record);
         half_kick();
     }
 
-    void euler_maruyama(uint32_t step) {
+    void euler_maruyama(int64_t at_step, uint32_t step, bool record) {
         force_here(false);
-        const V dt(static_cast<R>(s.constants.dt)), kick(static_cast<R>(s.constants.kick));
+        const V dt(static_cast<R>(now.dt)), kick(static_cast<R>(now.kick));
         if (a.forward != nullptr) each([&](int64_t at, int64_t) { V::load(x + at).store(extra + at); });
-        if (s.constants.kick != 0.0) {
+        if (a.path != nullptr) {
+            to_arrays(a.path + ((at_step + 1) * a.atoms + s.first) * dim, s.count, dim, stride, x);
+        } else if (now.kick != 0.0) {
             kicks(stage, noise, step);
             each([&](int64_t at, int64_t) {
                 const V xi = fma(dt, V::load(f + at), V::load(x + at));
@@ -145,9 +193,8 @@ struct Stepper {
         }
         has_force = false;
         if (a.forward == nullptr) return;
-        add_gaussians(a.forward, x, extra, f, false);
-        force_here(false);
-        add_gaussians(a.backward, extra, x, f, false);
+        add_gaussians(a.forward, x, drift_of(extra, f, 1.0), normaliser);
+        add_backward(extra, record);
     }
 
     // to = x + h * k
@@ -158,9 +205,9 @@ struct Stepper {
 
     void heun() {
         force_here(false);
-        staged(s.constants.dt, f, stage);
+        staged(now.dt, f, stage);
         force_at(stage, extra);
-        const V half(static_cast<R>(s.constants.half_dt));
+        const V half(static_cast<R>(now.half_dt));
         each([&](int64_t at, int64_t) {
             fma(half, V::load(f + at) + V::load(extra + at), V::load(x + at)).store(x + at);
         });
@@ -169,14 +216,14 @@ struct Stepper {
 
     void rk4() {
         force_here(false);
-        staged(s.constants.half_dt, f, stage);
+        staged(now.half_dt, f, stage);
         force_at(stage, sum);
-        staged(s.constants.half_dt, sum, stage);
+        staged(now.half_dt, sum, stage);
         force_at(stage, extra);
         each([&](int64_t at, int64_t) { (V::load(sum + at) + V::load(extra + at)).store(sum + at); });
-        staged(s.constants.dt, extra, stage);
+        staged(now.dt, extra, stage);
         force_at(stage, extra);
-        const V sixth(static_cast<R>(s.constants.sixth_dt)), two(R(2));
+        const V sixth(static_cast<R>(now.sixth_dt)), two(R(2));
         each([&](int64_t at, int64_t) {
             const V k = fma(two, V::load(sum + at), V::load(f + at)) + V::load(extra + at);
             fma(sixth, k, V::load(x + at)).store(x + at);
@@ -189,6 +236,7 @@ struct Stepper {
         for (int64_t done = 1; done <= a.steps; ++done) {
             const uint32_t step = s.step + static_cast<uint32_t>(done - 1);
             const bool record = a.record_every > 0 && (a.recorded_before + done) % a.record_every == 0;
+            set_step(done - 1);
             switch (a.kind) {
                 case IntegratorKind::velocity_verlet:
                     velocity_verlet(record);
@@ -197,7 +245,7 @@ struct Stepper {
                     baoab(step, record);
                     break;
                 case IntegratorKind::euler_maruyama:
-                    euler_maruyama(step);
+                    euler_maruyama(done - 1, step, record);
                     break;
                 case IntegratorKind::heun:
                     heun();

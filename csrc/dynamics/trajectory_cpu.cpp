@@ -9,8 +9,8 @@
 namespace gm {
 namespace {
 
-StepConstants step_constants(IntegratorKind kind, const double* c) {  // c: dt, temperature, friction, noise
-    StepConstants k = {c[0], 0.5 * c[0], c[0] / 6.0, 1.0, 0.0};
+StepConstants step_constants(IntegratorKind kind, const double* c) {  // c: dt, temperature, friction, noise, bridge
+    StepConstants k = {c[0], 0.5 * c[0], c[0] / 6.0, 1.0, 0.0, c[4]};
     if (kind == IntegratorKind::baoab) {
         k.keep = std::exp(-c[2] * c[0]);
         k.kick = std::sqrt(-std::expm1(-2.0 * c[2] * c[0]) * c[1]);
@@ -20,31 +20,69 @@ StepConstants step_constants(IntegratorKind kind, const double* c) {  // c: dt, 
     return k;
 }
 
+// One call's tensors, those of `x` and `v` being changed in place.
+struct Call {
+    const Batch& batch;
+    IntegratorKind kind;
+    int64_t steps, record_every, phase;
+    const Tensor &inverse_masses, &coefficients;
+    PerRow seed;
+    const int64_t* ids;
+    int64_t step;
+    Tensor &x, &v, &frames, &energies, &sums;
+    int64_t backward;
+    const Tensor& pin;
+    const Tensor* path;
+};
+
 template <class R>
-void run(void (*body)(const TrajectoryArgs<R>&, const SystemArgs<R>&, R*), const Batch& b, TrajectoryArgs<R> args,
-         const Tensor& inverse_masses, const Tensor& coefficients, PerRow seed, const int64_t* ids, int64_t step,
-         Tensor& x, Tensor& v, Tensor& frames, Tensor& energies) {
-    args.inverse_masses = inverse_masses.const_data_ptr<R>();
-    args.frames = frames.mutable_data_ptr<R>();
-    args.energies = energies.mutable_data_ptr<R>();
-    const double* c = coefficients.const_data_ptr<double>();
-    const int64_t stride = coefficients.size(0) == 1 ? 0 : 4;
-    R *xs = x.mutable_data_ptr<R>(), *vs = v.mutable_data_ptr<R>();
-    for_each_system<R>(b.systems, trajectory_scratch(b.largest, b.field.dim), x.scalar_type(),
-                       [&](int64_t s, R* scratch) {
-                           const int64_t first = b.ptr[s], at = first * b.field.dim;
-                           body(args,
-                                {s, first, b.ptr[s + 1] - first, step_constants(args.kind, c + s * stride), seed[s],
-                                 ids[s], static_cast<uint32_t>(step), xs + at, vs + at},
-                                scratch);
-                       });
+void run(void (*body)(const TrajectoryArgs<R>&, const SystemArgs<R>&, R*), const Call& call) {
+    const Batch& b = call.batch;
+    double* forward = call.sums.numel() > 0 ? call.sums.mutable_data_ptr<double>() : nullptr;
+    const TrajectoryArgs<R> args = {b.field,
+                                    call.kind,
+                                    call.steps,
+                                    call.record_every,
+                                    call.phase,
+                                    b.systems,
+                                    b.atoms,
+                                    call.inverse_masses.const_data_ptr<R>(),
+                                    call.frames.mutable_data_ptr<R>(),
+                                    call.energies.mutable_data_ptr<R>(),
+                                    forward,
+                                    forward != nullptr ? forward + b.systems : nullptr,
+                                    static_cast<BackwardKind>(call.backward),
+                                    call.pin.numel() > 0 ? call.pin.const_data_ptr<R>() : nullptr,
+                                    call.path != nullptr ? call.path->const_data_ptr<R>() : nullptr};
+    const double* c = call.coefficients.const_data_ptr<double>();
+    const int64_t rows = call.coefficients.size(0), columns = call.coefficients.size(1);
+    R *xs = call.x.mutable_data_ptr<R>(), *vs = call.v.mutable_data_ptr<R>();
+    for_each_system<R>(
+        b.systems, trajectory_scratch(b.largest, b.field.dim), call.x.scalar_type(), [&](int64_t s, R* scratch) {
+            std::vector<StepConstants> constants(static_cast<size_t>(rows));
+            for (int64_t k = 0; k < rows; ++k)
+                constants[static_cast<size_t>(k)] =
+                    step_constants(args.kind, c + (k * columns + (columns == 1 ? 0 : s)) * kCoefficients);
+            const int64_t first = b.ptr[s], at = first * b.field.dim;
+            body(args,
+                 {s, first, b.ptr[s + 1] - first, constants.data(), rows > 1, call.seed[s], call.ids[s],
+                  static_cast<uint32_t>(call.step), xs + at, vs + at},
+                 scratch);
+        });
+}
+void run_for(const Call& call) {
+    if (call.x.scalar_type() == ScalarType::Double)
+        run<double>(GM_CALL_ISA(trajectory_fp64), call);
+    else
+        run<float>(GM_CALL_ISA(trajectory_fp32), call);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> simulate(
     const Tensor& positions, const Tensor& velocities, const Tensor& inverse_masses, const Tensor& system_ptr,
     std::vector<int64_t> kinds, const Tensor& parameters, const Tensor& cell, const Tensor& inverse, int64_t integrator,
     const Tensor& coefficients, const Tensor& seed, const Tensor& sample_ids, const Tensor& step, int64_t steps,
-    int64_t record_every, int64_t phase, int64_t largest, const Tensor& log_probs) {
+    int64_t record_every, int64_t phase, int64_t largest, const Tensor& log_probs, int64_t backward,
+    const Tensor& pin) {
     const Batch b = check_batch(positions, system_ptr, kinds, parameters, cell, inverse);
     check_trajectory(positions, velocities, inverse_masses, b.systems, integrator, coefficients, sample_ids, step,
                      steps, record_every, phase);
@@ -53,32 +91,54 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> simulate(
     GM_CHECK(b.largest <= largest, "largest: got ", largest, "; a system has ", b.largest, " atoms");
     check_log_probs(log_probs, b.systems, integrator);
     check_contiguous_cpu("log_probs", log_probs);
-    const PerRow seeds = per_row("seed", seed, b.systems);
+    check_backward(backward, pin, positions);
+    GM_CHECK(backward == 0 || integrator == 2, "backward: got ", backward, " with integrator ", integrator,
+             "; takes 0, or integrator 2");
 
     Tensor x = torch::stable::clone(positions), v = torch::stable::clone(velocities);
     const int64_t count = recorded(steps, record_every, phase);
     Tensor frames = torch::stable::empty({count, b.atoms, b.field.dim}, positions.scalar_type());
     Tensor energies = torch::stable::empty({count, b.systems}, positions.scalar_type());
-    const auto kind = static_cast<IntegratorKind>(integrator);
     Tensor sums = torch::stable::clone(log_probs);
-    double* forward = sums.numel() > 0 ? sums.mutable_data_ptr<double>() : nullptr;
-    double* backward = forward != nullptr ? forward + b.systems : nullptr;
-    const int64_t* ids = sample_ids.const_data_ptr<int64_t>();
-    const int64_t first = *step.const_data_ptr<int64_t>();
-    if (positions.scalar_type() == ScalarType::Double)
-        run<double>(GM_CALL_ISA(trajectory_fp64), b,
-                    {b.field, kind, steps, record_every, phase, b.systems, b.atoms, nullptr, nullptr, nullptr, forward,
-                     backward},
-                    inverse_masses, coefficients, seeds, ids, first, x, v, frames, energies);
-    else
-        run<float>(GM_CALL_ISA(trajectory_fp32), b,
-                   {b.field, kind, steps, record_every, phase, b.systems, b.atoms, nullptr, nullptr, nullptr, forward,
-                    backward},
-                   inverse_masses, coefficients, seeds, ids, first, x, v, frames, energies);
+    run_for({b, static_cast<IntegratorKind>(integrator), steps, record_every, phase, inverse_masses, coefficients,
+             per_row("seed", seed, b.systems), sample_ids.const_data_ptr<int64_t>(), *step.const_data_ptr<int64_t>(), x,
+             v, frames, energies, sums, backward, pin, nullptr});
     return {x, v, frames, energies, sums};
+}
+
+Tensor path_log_prob(const Tensor& frames, const Tensor& system_ptr, std::vector<int64_t> kinds,
+                     const Tensor& parameters, const Tensor& cell, const Tensor& inverse, const Tensor& coefficients,
+                     const Tensor& log_probs, int64_t backward, const Tensor& pin) {
+    check_dim("frames", frames, 3);
+    check_contiguous_cpu("frames", frames);
+    GM_CHECK(frames.size(0) >= 1, "frames: got none; takes at least one");
+    Tensor x = torch::stable::clone(torch::stable::select(frames, 0, 0));
+    Tensor v = torch::stable::empty_like(x);
+    torch::stable::fill_(v, 0.0);
+    const Batch b = check_batch(x, system_ptr, kinds, parameters, cell, inverse);
+    const int64_t steps = frames.size(0) - 1;
+    check_coefficients(coefficients, b.systems, steps);
+    check_contiguous_cpu("coefficients", coefficients);
+    check_log_probs(log_probs, b.systems, 2);
+    check_size("log_probs", log_probs, 1, b.systems);
+    check_contiguous_cpu("log_probs", log_probs);
+    check_backward(backward, pin, x);
+
+    Tensor none = torch::stable::empty({0, b.atoms, b.field.dim}, x.scalar_type());
+    Tensor masses = torch::stable::empty({b.atoms}, x.scalar_type());
+    torch::stable::fill_(masses, 1.0);
+    Tensor ids = torch::stable::empty({b.systems}, ScalarType::Long);
+    torch::stable::fill_(ids, 0.0);
+    Tensor sums = torch::stable::clone(log_probs);
+    run_for({b, IntegratorKind::euler_maruyama, steps, 0, 0, masses, coefficients, per_row("seed", ids, b.systems),
+             ids.const_data_ptr<int64_t>(), 0, x, v, none, none, sums, backward, pin, &frames});
+    return sums;
 }
 
 }  // namespace
 }  // namespace gm
 
-STABLE_TORCH_LIBRARY_IMPL(gmkern, CPU, m) { m.impl("simulate", TORCH_BOX(&gm::simulate)); }
+STABLE_TORCH_LIBRARY_IMPL(gmkern, CPU, m) {
+    m.impl("simulate", TORCH_BOX(&gm::simulate));
+    m.impl("path_log_prob", TORCH_BOX(&gm::path_log_prob));
+}

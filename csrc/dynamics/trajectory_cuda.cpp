@@ -28,12 +28,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> simulate(
     const Tensor& positions, const Tensor& velocities, const Tensor& inverse_masses, const Tensor& system_ptr,
     std::vector<int64_t> kinds, const Tensor& parameters, const Tensor& cell, const Tensor& inverse, int64_t integrator,
     const Tensor& coefficients, const Tensor& seed, const Tensor& sample_ids, const Tensor& step, int64_t steps,
-    int64_t record_every, int64_t phase, int64_t largest, const Tensor& log_probs) {
+    int64_t record_every, int64_t phase, int64_t largest, const Tensor& log_probs, int64_t backward,
+    const Tensor& pin) {
     check_batch_shapes(positions, system_ptr, kinds, parameters, cell, inverse);
     const int64_t systems = system_ptr.size(0) - 1, atoms = positions.size(0), dim = positions.size(1);
     check_trajectory(positions, velocities, inverse_masses, systems, integrator, coefficients, sample_ids, step, steps,
                      record_every, phase);
     check_log_probs(log_probs, systems, integrator);
+    check_backward(backward, pin, positions);
+    GM_CHECK(coefficients.size(0) == 1, "coefficients: got shape ", shape_text(coefficients),
+             "; the CUDA kernel takes no schedule");
     GM_CHECK(log_probs.numel() == 0, "log_probs: got some; the CUDA kernel takes none");
     GM_CHECK(integrator <= 2, "integrator: got ", integrator, "; the CUDA kernel takes 0 to 2");
     GM_CHECK(dim == 2 || dim == 3, "positions: got dimension ", dim, "; the CUDA kernel takes 2 or 3");
@@ -71,7 +75,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> simulate(
     a.inverse = inverse.const_data_ptr<double>();
     a.integrator = integrator;
     a.coefficients = coefficients.const_data_ptr<double>();
-    a.coefficient_rows = coefficients.size(0);
+    a.coefficient_rows = coefficients.size(1);
     a.system_ptr = system_ptr.const_data_ptr<int64_t>();
     a.seed = per_row_here("seed", seed, systems);
     a.seed_stride = seed.numel() == 1 ? 0 : 1;

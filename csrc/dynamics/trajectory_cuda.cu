@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(kMostThreads) trajectory(const CudaTrajectory 
         v[e] = v_in[e];
     }
     const R* inverse_mass = static_cast<const R*>(a.inverse_masses) + first;
-    const double* c = a.coefficients + (a.coefficient_rows == 1 ? 0 : system) * 4;
+    const double* c = a.coefficients + (a.coefficient_rows == 1 ? 0 : system) * 5;
     const double dt64 = c[0];
     const bool has_kick = a.integrator != kVelocityVerlet;
     const R dt = static_cast<R>(dt64), half = static_cast<R>(0.5 * dt64);

@@ -3,7 +3,7 @@
 from gmkern.dynamics.energy import EnergyAndForces, energy_and_forces
 from gmkern.dynamics.fields import Harmonic, LennardJones, Potential, VectorField
 from gmkern.dynamics.integrators import BAOAB, RK4, EulerMaruyama, Heun, VelocityVerlet
-from gmkern.dynamics.trajectory import Trajectory, simulate
+from gmkern.dynamics.trajectory import PathLogProb, Trajectory, path_log_prob, simulate
 
 __all__ = [
     "BAOAB",
@@ -13,10 +13,12 @@ __all__ = [
     "Harmonic",
     "Heun",
     "LennardJones",
+    "PathLogProb",
     "Potential",
     "Trajectory",
     "VectorField",
     "VelocityVerlet",
     "energy_and_forces",
+    "path_log_prob",
     "simulate",
 ]

@@ -1,12 +1,13 @@
 """Integrators: how a state moves by one step. Plain descriptions; the arithmetic is in trajectory/.
 
-Each number is one for all systems, or a tensor or array [S] of one a system. k_B = 1.
+Each number is one for all systems, or a tensor or array: [S], one a system, or a schedule [n, 1] or [n, S], whose row
+i is step i's (a run from ``start_step`` over ``steps`` takes at least ``start_step + steps`` rows). k_B = 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
@@ -137,12 +138,23 @@ class RK4(Integrator):
         _numbers("dt", self.dt, nonzero=True)
 
 
-def per_system(name: str, value: PerSystem, systems: int, device: torch.device) -> Tensor:
-    """``value`` as a float64 tensor [1] or [S]."""
+def numbers_of(integrator: Integrator, systems: int, last_step: int, device: torch.device) -> dict[str, Tensor]:
+    """The integrator's numbers by name: float64 [1, 1 | S], or [n, 1 | S] with n >= last_step."""
+    names = [f.name for f in fields(integrator)]  # type: ignore[arg-type]
+    return {name: _table(name, getattr(integrator, name), systems, last_step, device) for name in names}
+
+
+def _table(name: str, value: PerSystem, systems: int, last_step: int, device: torch.device) -> Tensor:
     tensor = torch.as_tensor(value, dtype=torch.float64, device=device)
     if tensor.ndim == 1 and tensor.shape[0] not in (1, systems):
-        raise _validate.bad(name, tensor, f"one number, or {systems}: one a system")
-    return tensor.reshape(-1)
+        raise _validate.bad(
+            name, tensor, f"one number, {systems}: one a system, or a schedule [{last_step}, 1] of one a step"
+        )
+    if tensor.ndim < 2:
+        return tensor.reshape(1, -1)
+    if tensor.shape[1] not in (1, systems) or (tensor.shape[0] < last_step and tensor.shape[0] != 1):
+        raise _validate.bad(name, tensor, f"a schedule [n, 1] or [n, {systems}] of n >= {last_step} steps")
+    return tensor
 
 
 def _numbers(
@@ -153,15 +165,17 @@ def _numbers(
         tensor = torch.tensor(float(value), dtype=torch.float64)
     else:
         if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray, np.number, Tensor)):
-            raise _validate.bad(name, value, "a number, or a tensor or array of one a system", error=TypeError)
+            raise _validate.bad(name, value, "a number, or a tensor or array of them", error=TypeError)
         try:
             tensor = torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise _validate.bad(name, value, "numbers", error=TypeError) from error
         if tensor.requires_grad:
             raise ValueError(f"{name}: got a tensor that requires grad; takes numbers, which are not differentiated")
-        if tensor.ndim > 1 or tensor.numel() == 0 or tensor.is_complex():
-            raise _validate.bad(name, value, "a number, or a tensor or array [S] of one a system")
+        if tensor.ndim > 2 or tensor.numel() == 0 or tensor.is_complex():
+            raise _validate.bad(
+                name, value, "a number, a tensor or array [S] of one a system, or a schedule [steps, 1 | S]"
+            )
         tensor = tensor.to(torch.float64)
     limits = [text for bound, text in ((low, f">= {low}"), (above, f"> {above}")) if bound is not None]
     good = torch.isfinite(tensor)

@@ -27,6 +27,10 @@ class Systems:
     dim: int
     dense: bool  # [S, N, D]: all systems of one size
 
+    @property
+    def atoms(self) -> int:
+        return math.prod(self.shape[:-1])
+
     def flat(self, x: Tensor) -> Tensor:
         """[M, D], contiguous."""
         return x.reshape(-1, self.dim).contiguous()
@@ -89,6 +93,12 @@ def positions_of(
     return x
 
 
+def no_gradient(name: str, value: Tensor) -> None:
+    """Refuses a tensor whose gradient would be dropped."""
+    if value.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name}: got a tensor that requires grad; takes one that does not (detach it)")
+
+
 @dataclass(frozen=True)
 class Box:
     """Periodic boxes: row vectors, and the inverse whose column k is zero where direction k is not periodic."""
@@ -116,7 +126,9 @@ def box_of(
         return Box(none, none)
     if cell is None:
         raise ValueError(f"cell: got None with pbc={pbc}; takes row vectors [{dim}, {dim}] or [S, {dim}, {dim}]")
-    vectors = _validate.tensor("cell", cell, ndim=(2, 3)).detach().to(device=device, dtype=torch.float64)
+    vectors = _validate.tensor("cell", cell, ndim=(2, 3))
+    no_gradient("cell", vectors)
+    vectors = vectors.to(device=device, dtype=torch.float64)
     vectors = vectors.reshape(-1, *vectors.shape[-2:]) if vectors.ndim == 2 else vectors
     if vectors.shape[1:] != (dim, dim) or vectors.shape[0] not in (1, systems.count):
         raise _validate.bad("cell", vectors, f"shape [{dim}, {dim}] or [{systems.count}, {dim}, {dim}]")
@@ -154,7 +166,9 @@ def masses_of(masses: float | Tensor | np.ndarray | None, systems: Systems, like
         return torch.ones(atoms, dtype=like.dtype, device=like.device)
     if not isinstance(masses, (Tensor, np.ndarray)):
         masses = torch.tensor(_validate.number("masses", masses, above=0.0), dtype=torch.float64)
-    m = _validate.tensor("masses", masses, ndim=(0, 1, 2)).detach().to(device=like.device, dtype=like.dtype)
+    m = _validate.tensor("masses", masses, ndim=(0, 1, 2))
+    no_gradient("masses", m)
+    m = m.to(device=like.device, dtype=like.dtype)
     rows = systems.shape[:-1]  # [S, N] or [N]
     if m.ndim and m.shape not in (rows, rows[-1:]):
         raise _validate.bad("masses", m, f"a number, shape {list(rows[-1:])}" + (f" or {list(rows)}" * systems.dense))

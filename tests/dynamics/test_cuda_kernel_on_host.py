@@ -67,8 +67,8 @@ def run_kernel(kernel, field, x, v, sizes, integrator, *, steps, record_every, p
     systems = systems_of(x, ptr)
     box = box_of(cell, cell is not None, systems, field, x.device)
     kinds, parameters = packed(field, x.shape[1], x.device)
-    names = ("dt", "temperature", "friction", "noise")
-    coefficients = torch.tensor([[float(getattr(integrator, name, 0.0)) for name in names]], dtype=torch.float64)
+    names = ("dt", "temperature", "friction", "noise", "bridge")
+    coefficients = torch.tensor([float(getattr(integrator, name, 0.0)) for name in names], dtype=torch.float64)
     count = (phase + steps) // record_every - phase // record_every
     outputs = [torch.full_like(x, math.nan), torch.full_like(v, math.nan), x.new_full((count, *x.shape), math.nan),
                x.new_full((count, len(sizes)), math.nan)]  # fmt: skip

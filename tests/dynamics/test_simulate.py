@@ -19,6 +19,7 @@ from gmkern.dynamics import (
     LennardJones,
     VelocityVerlet,
     energy_and_forces,
+    path_log_prob,
     simulate,
 )
 from gmkern.dynamics.systems import box_of, masses_of, systems_of
@@ -195,9 +196,14 @@ def test_slices_and_continuation_leave_no_trace(integrator, monkeypatch):
 def test_every_instruction_set(isa):
     x = cloud(3, 21).float()
     code = """
-    from gmkern.dynamics import BAOAB, LennardJones, simulate
-    path = simulate(LennardJones(cutoff=2.5), x, integrator=BAOAB(0.003, 0.5, 2.0), steps=30, seed=5, backend="cpu")
-    out = path.positions, path.velocities
+    from gmkern.dynamics import BAOAB, EulerMaruyama, LennardJones, path_log_prob, simulate
+    field = LennardJones(cutoff=2.5)
+    path = simulate(field, x, integrator=BAOAB(0.003, 0.5, 2.0), steps=30, seed=5, backend="cpu")
+    law = {"integrator": EulerMaruyama(1e-3, 0.9), "backward": "bridge", "backend": "cpu"}
+    walk = simulate(field, x, steps=6, seed=5, record_every=1, log_prob=True, **law)
+    again = path_log_prob(field, walk.frames, **law)
+    assert torch.equal(again.forward, walk.log_prob_forward) and torch.equal(again.backward, walk.log_prob_backward)
+    out = path.positions, path.velocities, walk.frames, again.forward, again.backward
     """
     got = run_isa(isa, code, x=x)
     want = simulate(LennardJones(cutoff=2.5), x, integrator=BAOAB(0.003, 0.5, 2.0), steps=30, seed=5,
@@ -205,8 +211,13 @@ def test_every_instruction_set(isa):
     bound = 30 * 30 * torch.finfo(torch.float32).eps * float(want.positions.abs().max() + 1)
     assert float((got[0] - want.positions).abs().max()) < bound
     again = run_isa(isa, code, threads=2, x=x)
-    assert torch.equal(again[0], got[0])
-    assert torch.equal(again[1], got[1])
+    assert all(torch.equal(a, b) for a, b in zip(again, got, strict=True))
+    scored = path_log_prob(LennardJones(cutoff=2.5), got[2], integrator=EulerMaruyama(1e-3, 0.9), backward="bridge",
+                           backend="reference")  # fmt: skip
+    # z = (x' - x - f dt) / scale, below 6: forces of up to 100 differ by 8 roundings
+    bound = 6 * 6 * 63 * 100 * 8 * 2.0**-23 * 1e-3 / (0.9 * math.sqrt(1e-3))
+    assert float((got[3] - scored.forward).abs().max()) < bound
+    assert torch.allclose(got[4], scored.backward, rtol=1e-12)  # no force in it
 
 
 def test_gradients_are_refused_by_the_kernel_and_given_by_the_reference():
@@ -235,18 +246,18 @@ def test_the_op_is_well_behaved():
         flat = systems.flat(x)
         box = box_of(None, False, systems, LennardJones(), x.device)
         parameters = torch.tensor([1.0, 1.0, math.inf, 0.0], dtype=torch.float64)
-        coefficients = torch.tensor([[0.003, 1.0, 1.0, 1.0]], dtype=torch.float64)
+        coefficients = torch.tensor([[[0.003, 1.0, 1.0, 1.0, 0.0]]], dtype=torch.float64)
         arguments = (
             flat, torch.zeros_like(flat), masses_of(None, systems, x), systems.ptr, [0], parameters, box.cell,
             box.inverse, 1, coefficients, torch.tensor(3), torch.arange(2), torch.tensor(0), 7, 3, 1, 5,
-            torch.zeros(2, 2, dtype=torch.float64),
+            torch.zeros(2, 2, dtype=torch.float64), 0, flat[:0],
         )  # fmt: skip
         torch.library.opcheck(ops.simulate, arguments)
-        torch.library.opcheck(ops.simulate, (*arguments[:-1], arguments[-1][:, :0]))
+        torch.library.opcheck(ops.simulate, (*arguments[:-3], arguments[-3][:, :0], *arguments[-2:]))
         with pytest.raises(RuntimeError, match="gmkern: largest"):
-            ops.simulate(*arguments[:-2], 4, arguments[-1])
+            ops.simulate(*arguments[:-4], 4, *arguments[-3:])
         with pytest.raises(RuntimeError, match="gmkern: log_probs"):
-            ops.simulate(*arguments[:-1], arguments[-1][:, :1])
+            ops.simulate(*arguments[:-3], arguments[-3][:, :1], *arguments[-2:])
         with pytest.raises(RuntimeError, match="gmkern: velocities"):
             ops.simulate(flat, flat[:1], *arguments[2:])
 
@@ -254,12 +265,12 @@ def test_the_op_is_well_behaved():
 def test_a_compiled_caller_gets_fresh_noise_from_a_step_tensor():
     x = cloud(2, 5).float().reshape(10, 3)
     none, parameters = torch.empty(0, 3, 3, dtype=torch.float64), torch.tensor([1.0, 1.0, math.inf, 0.0]).double()
-    coefficients = torch.tensor([[0.003, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    coefficients = torch.tensor([[[0.003, 1.0, 1.0, 1.0, 0.0]]], dtype=torch.float64)
 
     def run(step):
         return torch.ops.gmkern.simulate(
             x, x, torch.ones(10), torch.tensor([0, 5, 10]), [0], parameters, none, none, 1, coefficients,
-            torch.tensor(1), torch.arange(2), step, 2, 0, 0, 5, torch.empty(2, 0, dtype=torch.float64),
+            torch.tensor(1), torch.arange(2), step, 2, 0, 0, 5, torch.empty(2, 0, dtype=torch.float64), 0, x[:0],
         )[0]  # fmt: skip
 
     compiled = torch.compile(run, fullgraph=True, backend="aot_eager")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,28 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmkern import _backend, _validate
-from gmkern import random as noise_contract
-from gmkern.dynamics.energy import ops as energy_ops
-from gmkern.dynamics.energy import reference as energy_reference
-from gmkern.dynamics.energy.api import why_not_compiled
-from gmkern.dynamics.fields import Field, Potential, VectorField, packed
-from gmkern.dynamics.integrators import (
-    BAOAB,
-    BAOAB_KIND,
-    EULER_MARUYAMA,
-    VELOCITY_VERLET,
-    Integrator,
-    per_system,
-)
-from gmkern.dynamics.systems import Box, Systems, box_of, masses_of, positions_of, systems_of
-from gmkern.dynamics.trajectory import ops
+from gmkern import _validate
+from gmkern.dynamics.fields import Field, Potential, VectorField
+from gmkern.dynamics.integrators import EULER_MARUYAMA, Integrator
+from gmkern.dynamics.systems import positions_of
 from gmkern.dynamics.trajectory import progress as progress_bar
-from gmkern.dynamics.trajectory.loop import Outcome, Run, loop
-from gmkern.dynamics.trajectory.reference import Noise
-from gmkern.dynamics.trajectory.slices import sliced
-
-_LAST_STEP = (1 << 32) - 1  # of the noise contract; never a step of a run: its noise starts BAOAB's velocities
+from gmkern.dynamics.trajectory.follow import (
+    LAST_STEP,
+    check_backward,
+    check_log_prob,
+    follow_module,
+    follow_potential,
+    systems_in,
+)
+from gmkern.dynamics.trajectory.loop import Run
+from gmkern.dynamics.trajectory.schedule import schedule_of
 
 
 class Trajectory(NamedTuple):
@@ -62,7 +54,9 @@ def simulate(
     start_step: int = 0,
     record_every: int | None = None,
     log_prob: bool = False,
-    backward: str = "same_drift",
+    backward: str | Field = "same_drift",
+    detach_path: bool = False,
+    checkpoint_every: int | None = None,
     progress: bool = False,
     backend: str | None = None,
 ) -> Trajectory:
@@ -74,7 +68,8 @@ def simulate(
     positions : float32 or float64, finite. Potentials: [S, N, D], S systems of N atoms; [N, D], one system, or ragged
         systems cut by ``system_ptr``. ``VectorField``: [S, ...], every leading row is a system ([B, D] vectors, [B, C,
         H, W] images).
-    integrator : ``VelocityVerlet``, ``BAOAB``, ``EulerMaruyama``, ``Heun`` or ``RK4``; its numbers may be one a system.
+    integrator : ``VelocityVerlet``, ``BAOAB``, ``EulerMaruyama``, ``Heun`` or ``RK4``; its numbers may be one a system
+        ([S]) or a schedule ([steps, 1] or [steps, S]), whose row n is step n's.
     steps : how many steps (>= 0).
     velocities : of the shape of positions, for VelocityVerlet and BAOAB alone. None starts VelocityVerlet at rest, and
         BAOAB from the Maxwell-Boltzmann law of its temperature, drawn with ``seed``. A continued run (``start_step`` >
@@ -88,9 +83,16 @@ def simulate(
         from where it stopped, to the bit.
     record_every : keep the positions and energies of each such step; None keeps none.
     log_prob : whether to give the path's log-probabilities, for BAOAB and EulerMaruyama whose noise is not 0.
-    backward : the reversed process that ``log_prob_backward`` is of: "same_drift", the integrator's own step taken from
-        the end of each step to its start: N(x; x' + f(x') dt, noise^2 dt) for EulerMaruyama, and for BAOAB the kick of
-        the reversed momenta, N(v; exp(-friction dt) v', ...).
+    backward : the reversed process that ``log_prob_backward`` is of. For EulerMaruyama, with the step x to x', f at the
+        step's end and T the variance noise^2 dt summed from the path's start: "same_drift", N(x; x' + f(x') dt, noise^2
+        dt); "reversed", N(x; x' - f(x') dt, noise^2 dt); "brownian", N(x; x', noise^2 dt); "bridge", the Brownian
+        bridge to where the path starts, N(x; x_0 + T/T' (x' - x_0), noise^2 dt T/T'), whose last step has
+        log-probability 0; a field g (a ``VectorField`` or a potential), N(x; x' + g(x') dt, noise^2 dt). For BAOAB
+        "same_drift" alone: the kick of the reversed momenta, N(v; exp(-friction dt) v', ...).
+    detach_path : with log_prob, for EulerMaruyama: hold the path fixed when log-probabilities are differentiated, as
+        trajectory balance does. Positions and frames then carry no gradient.
+    checkpoint_every : with gradients, the state of each such step is kept and the steps between are run again in the
+        backward pass; None: about the square root of ``steps``; ``steps`` keeps everything, for speed.
     progress : whether to draw a bar (needs rich).
     backend : None, "cpu", "cuda" or "reference". Potentials: None takes the C++ kernels ("cpu"), on CUDA tensors the
         CUDA kernel ("cuda": VelocityVerlet, BAOAB and EulerMaruyama in 2 or 3 dimensions, systems that fit a block's
@@ -140,32 +142,24 @@ def simulate(
     if not isinstance(integrator, Integrator):
         raise _validate.bad("integrator", integrator, "an integrator such as BAOAB(dt, ...)", error=TypeError)
     steps = _validate.integer("steps", steps, low=0)
-    start_step = _validate.integer("start_step", start_step, low=0, high=_LAST_STEP)
-    if start_step + steps > _LAST_STEP:
-        raise _validate.bad("steps", str(steps), f"at most {_LAST_STEP - start_step} from start_step {start_step}")
+    start_step = _validate.integer("start_step", start_step, low=0, high=LAST_STEP)
+    if start_step + steps > LAST_STEP:
+        raise _validate.bad("steps", str(steps), f"at most {LAST_STEP - start_step} from start_step {start_step}")
     if record_every is not None:
         record_every = _validate.integer("record_every", record_every, low=1)
+    if checkpoint_every is not None:
+        checkpoint_every = _validate.integer("checkpoint_every", checkpoint_every, low=1)
     if seed is None and integrator.is_random:
         raise ValueError(f"seed: got None; takes an int or an int64 tensor, as {type(integrator).__name__} draws noise")
-    if isinstance(field, Potential):
-        x = positions_of(positions)
-        systems = systems_of(x, system_ptr)
-        rows = systems.count
-    else:
-        x = positions_of(positions, ndim=None)
-        if x.ndim == 0:
-            raise _validate.bad("positions", x, "at least one dimension, whose rows are systems")
-        given = {"system_ptr": system_ptr is not None, "cell": cell is not None, "pbc": pbc is not False}
-        for name, there in given.items():
-            if there:
-                raise ValueError(f"{name}: got one with a VectorField, whose leading rows are systems; leave it out")
-        rows = x.shape[0]
-
-    names = [f.name for f in dataclasses.fields(integrator)]  # type: ignore[arg-type]
-    backward = _validate.one_of("backward", backward, ("same_drift",))
-    coefficients = {name: per_system(name, getattr(integrator, name), rows, x.device) for name in names}
+    x = positions_of(positions, ndim=(2, 3) if isinstance(field, Potential) else None)
+    rows, systems, box = systems_in(field, backward, x, system_ptr, cell, pbc)
+    start_time = 0.0 if isinstance(field, Potential) else field.start_time
+    schedule = schedule_of(integrator, rows, start_step, steps, start_time, x.device)
+    backward = check_backward(backward, integrator, start_step)
     if log_prob:
-        _check_log_prob(integrator, coefficients)
+        check_log_prob(integrator, schedule)
+    if detach_path and not (log_prob and integrator.kind == EULER_MARUYAMA):
+        raise ValueError("detach_path: got True; takes it with log_prob=True and EulerMaruyama")
     seeds = _validate.seed(0 if seed is None else seed, x.device, rows=rows)
     ids = _validate.sample_ids(sample_ids, x.device, rows=rows)
     if velocities is not None and not integrator.has_velocities:
@@ -179,12 +173,15 @@ def simulate(
             raise _validate.bad("velocities", v, f"shape {list(x.shape)}, dtype and device of positions")
 
     with progress_bar.bar(progress, steps) as tick:
-        run = Run(integrator.kind, coefficients, steps, start_step, record_every, tick, log_prob)
-        if isinstance(field, VectorField):
-            outcome = _follow_module(field, x, v, integrator, masses, seeds, ids, run, backend)
+        run = Run(
+            integrator.kind, schedule, steps, start_step, record_every, tick, log_prob, detach_path=detach_path,
+            checkpoint_every=checkpoint_every,
+        )  # fmt: skip
+        common = (x, v, integrator, masses, seeds, ids, run, backward if log_prob else None, backend)
+        if isinstance(field, Potential):
+            outcome = follow_potential(field, *common, systems, box)
         else:
-            box = box_of(cell, pbc, systems, field, x.device)
-            outcome = _follow_potential(field, x, v, integrator, masses, seeds, ids, run, backend, systems, box)
+            outcome = follow_module(field, *common)
     lost = ~torch.isfinite(outcome.x.detach()).all()
     if bool(lost):
         warnings.warn(
@@ -196,152 +193,3 @@ def simulate(
     if steps == 0:  # the caller's own tensors otherwise
         final_x, final_v = final_x.clone(), None if final_v is None else final_v.clone()
     return Trajectory(final_x, final_v, outcome.frames, outcome.energies, outcome.forward, outcome.backward)
-
-
-def _follow_module(
-    field: VectorField,
-    x: Tensor,
-    v: Tensor | None,
-    integrator: Integrator,
-    masses: float | Tensor | np.ndarray | None,
-    seeds: Tensor,
-    ids: Tensor,
-    run: Run,
-    backend: str | None,
-) -> Outcome:
-    chosen = _backend.choose(
-        "simulate",
-        backend,
-        [("cpu", _backend.on_cpu(x.device)), ("triton", _backend.on_triton(x.device)), ("reference", None)],
-    )
-    if masses is None or not isinstance(masses, (Tensor, np.ndarray)):
-        m = torch.tensor(1.0 if masses is None else _validate.number("masses", masses, above=0.0))
-    else:
-        m = _validate.tensor("masses", masses).detach()
-    m = m.to(device=x.device, dtype=x.dtype)
-    fits = m.ndim <= x.ndim and all(a in (1, b) for a, b in zip(m.shape[::-1], x.shape[::-1], strict=False))
-    if not fits or not bool((torch.isfinite(m) & (m > 0)).all()):
-        raise _validate.bad("masses", m, f"positive finite numbers that broadcast to positions {list(x.shape)}")
-    elements = x[0].numel() if x.shape[0] else 0
-
-    def noise(step: int) -> Tensor:
-        return noise_contract.normal(
-            seeds, ids, step, elements, stream=noise_contract.KICK, dtype=x.dtype, device=x.device, backend=chosen
-        ).reshape(x.shape)
-
-    inverse_masses = 1.0 / m
-    v = _starting_velocities(x, v, integrator, run, noise, inverse_masses)
-    return loop(run, x, v, inverse_masses, field, noise, None, field.start_time)
-
-
-def _follow_potential(
-    field: Potential,
-    x: Tensor,
-    v: Tensor | None,
-    integrator: Integrator,
-    masses: float | Tensor | np.ndarray | None,
-    seeds: Tensor,
-    ids: Tensor,
-    run: Run,
-    backend: str | None,
-    systems: Systems,
-    box: Box,
-) -> Outcome:
-    kinds, parameters = packed(field, systems.dim, x.device)
-    inverse_masses = 1.0 / masses_of(masses, systems, x)
-    if backend != "reference":
-        _validate.no_tangents("simulate", x, parameters, *(() if v is None else (v,)))
-    trained = [name for name, t in (("positions", x), ("velocities", v), ("field", parameters))
-               if t is not None and t.requires_grad and torch.is_grad_enabled()]  # fmt: skip
-    if trained and backend is None:
-        raise ValueError(
-            f'simulate: {trained[0]} requires grad; pass backend="reference", which is differentiable, or call under '
-            "torch.no_grad()"
-        )
-    why_not = f"has no gradient, and {trained[0]} requires grad" if trained else None
-    why_not = why_not or why_not_compiled(kinds, parameters, systems.dim)
-    on_cuda = _backend.on_cuda(x.device) or why_not or _why_not_cuda(integrator, run.log_prob, systems, x)
-    chosen = _backend.choose(
-        "simulate",
-        backend,
-        [("cpu", _backend.on_cpu(x.device) or why_not), ("cuda", on_cuda), ("reference", None)],
-    )
-    n = systems.largest * systems.dim
-
-    def noise(step: int) -> Tensor:  # a row's elements do not depend on how many are drawn: padding changes nothing
-        draws = noise_contract.normal(seeds, ids, step, n, stream=noise_contract.KICK, dtype=x.dtype, device=x.device)
-        return draws.reshape(systems.count, systems.largest, systems.dim)
-
-    each = systems.padded(inverse_masses.reshape(*systems.shape[:-1], 1).expand(systems.shape))
-    start = systems.padded(x)
-    v = None if v is None else systems.padded(v)
-    v = _starting_velocities(start, v, integrator, run, noise, each)
-    mask = systems.mask()
-
-    def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
-        return energy_reference.energy_and_forces(x, mask, kinds, parameters, box.cell, box.inverse)
-
-    if chosen == "reference":
-        out = loop(
-            run, start, v, each, lambda x, t: evaluate(x)[1], noise, lambda x: evaluate(x)[0], atoms=mask[..., None]
-        )
-        shaped = systems.unpadded
-    else:
-        flat = systems.flat(x)
-        first_energy = None
-        if run.record_every and chosen == "cpu":
-            first_energy = energy_ops.energy_and_forces(flat, systems.ptr, kinds, parameters, box.cell, box.inverse)[0]
-        elif run.record_every:  # energies alone have no CUDA kernel
-            first_energy = evaluate(start)[0]
-        flat_v = None if v is None else systems.flat(systems.unpadded(v))
-        out = sliced(
-            ops.simulate, run, flat, flat_v, first_energy, inverse_masses, systems, kinds, parameters, box, seeds, ids
-        )
-
-        def shaped(x: Tensor) -> Tensor:
-            return x.reshape(*x.shape[:-2], *systems.shape)
-
-    return Outcome(
-        shaped(out.x),
-        None if out.v is None else shaped(out.v),
-        None if out.frames is None else shaped(out.frames),
-        out.energies,
-        out.forward,
-        out.backward,
-    )
-
-
-def _check_log_prob(integrator: Integrator, coefficients: dict[str, Tensor]) -> None:
-    if integrator.kind not in (BAOAB_KIND, EULER_MARUYAMA):
-        raise ValueError(f"log_prob: got True with {type(integrator).__name__}, which draws no noise")
-    needed = ("temperature", "friction") if integrator.kind == BAOAB_KIND else ("noise",)
-    for name in needed:
-        if bool((coefficients[name] == 0).any()):
-            raise ValueError(f"log_prob: got True with {name} 0, where a step has no density")
-
-
-def _why_not_cuda(integrator: Integrator, log_prob: bool, systems: Systems, x: Tensor) -> str | None:
-    """Why the CUDA kernel cannot serve this call on x's device, or None."""
-    if integrator.kind not in (VELOCITY_VERLET, BAOAB_KIND, EULER_MARUYAMA):
-        return f"takes VelocityVerlet, BAOAB and EulerMaruyama, got {type(integrator).__name__}"
-    if log_prob:
-        return "gives no log-probabilities"
-    if systems.dim not in (2, 3):
-        return f"takes positions of dimension 2 or 3, got {systems.dim}"
-    # four arrays of a system live in a block's shared memory, beside 4 KiB of sums and constants
-    properties = torch.cuda.get_device_properties(x.device)
-    room = getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block) - 4096
-    most = room // (4 * systems.dim * x.element_size()) - 4
-    return None if systems.largest <= most else f"takes systems of up to {most} atoms here, got {systems.largest}"
-
-
-def _starting_velocities(
-    x: Tensor, v: Tensor | None, integrator: Integrator, run: Run, noise: Noise, inverse_masses: Tensor
-) -> Tensor | None:
-    """The velocities given, or those of the docstring; None for an integrator without."""
-    if v is not None or not integrator.has_velocities:
-        return v
-    if not isinstance(integrator, BAOAB):
-        return torch.zeros_like(x)
-    temperature = run.coefficients["temperature"].reshape(-1, *[1] * (x.ndim - 1))
-    return torch.sqrt(temperature).to(x.dtype) * torch.sqrt(inverse_masses) * noise(_LAST_STEP)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gmkern.dynamics.systems import Box, Systems
+from gmkern.dynamics.trajectory.densities import BRIDGE
 from gmkern.dynamics.trajectory.loop import Outcome, Run
 
 _SLICE_SECONDS = 0.25
@@ -31,9 +32,8 @@ def sliced(
 ) -> Outcome:
     """Runs ``op`` (gmkern::simulate) slice after slice on x, v [M, D]; ``first_energy`` [S] is that of frame 0."""
     state, speeds = x, torch.zeros_like(x) if v is None else v
-    none = torch.zeros(1, dtype=torch.float64, device=x.device)
-    columns = [run.coefficients.get(name, none) for name in ("dt", "temperature", "friction", "noise")]
-    coefficients = torch.stack(torch.broadcast_tensors(*columns), dim=1).contiguous()
+    coefficients = run.schedule.table(run.backward.kind == BRIDGE)
+    pin = x[:0] if run.backward.pin is None else run.backward.pin
     every = run.record_every or 0
     frames = energies = None
     if first_energy is not None:
@@ -43,14 +43,15 @@ def sliced(
         frames[0], energies[0] = x, first_energy
     log_probs = torch.zeros((2, systems.count if run.log_prob else 0), dtype=torch.float64, device=x.device)
     done, kept = 0, 1
-    length = max(1, _FIRST_PAIRS // max(1, x.shape[0] * systems.largest))
+    length = _first_length(systems)
     while done < run.steps:
         length = min(length, run.steps - done)
         began = time.perf_counter()
         step = torch.tensor(run.start_step + done, dtype=torch.int64, device=x.device)
         state, speeds, new_frames, new_energies, log_probs = op(
             state, speeds, inverse_masses, systems.ptr, kinds, parameters, box.cell, box.inverse, run.kind,
-            coefficients, seed, sample_ids, step, length, every, done, systems.largest, log_probs,
+            _rows(coefficients, done, length), seed, sample_ids, step, length, every, done, systems.largest, log_probs,
+            run.backward.kind, pin,
         )  # fmt: skip
         if frames is not None and energies is not None:
             more = kept + new_frames.shape[0]
@@ -60,8 +61,46 @@ def sliced(
             torch.cuda.synchronize(x.device)  # else the queue would outrun Ctrl-C
         done += length
         run.tick(length)
-        took = time.perf_counter() - began
-        length = max(1, int(length * min(8.0, _SLICE_SECONDS / max(took, 1e-6))))
+        length = _next_length(length, time.perf_counter() - began)
     return Outcome(
         state, None if v is None else speeds, frames, energies, *(log_probs if run.log_prob else (None, None))
     )
+
+
+def scored(
+    op: Callable[..., Tensor],
+    run: Run,
+    frames: Tensor,
+    systems: Systems,
+    kinds: list[int],
+    parameters: Tensor,
+    box: Box,
+) -> Outcome:
+    """Runs ``op`` (gmkern::path_log_prob) slice after slice along frames [steps + 1, M, D]."""
+    coefficients = run.schedule.table(run.backward.kind == BRIDGE)
+    pin = frames[0, :0] if run.backward.pin is None else run.backward.pin
+    log_probs = torch.zeros((2, systems.count), dtype=torch.float64, device=frames.device)
+    done, length = 0, _first_length(systems)
+    while done < run.steps:
+        length = min(length, run.steps - done)
+        began = time.perf_counter()
+        log_probs = op(
+            frames[done : done + length + 1], systems.ptr, kinds, parameters, box.cell, box.inverse,
+            _rows(coefficients, done, length), log_probs, run.backward.kind, pin,
+        )  # fmt: skip
+        done += length
+        run.tick(length)
+        length = _next_length(length, time.perf_counter() - began)
+    return Outcome(frames[-1], None, None, None, *log_probs)
+
+
+def _rows(coefficients: Tensor, done: int, length: int) -> Tensor:
+    return coefficients if coefficients.shape[0] == 1 else coefficients[done : done + length]
+
+
+def _first_length(systems: Systems) -> int:
+    return max(1, _FIRST_PAIRS // max(1, systems.atoms * systems.largest))
+
+
+def _next_length(length: int, took: float) -> int:
+    return max(1, int(length * min(8.0, _SLICE_SECONDS / max(took, 1e-6))))
