@@ -15,8 +15,19 @@ enum class NormKind : int64_t { rms = 0, layer = 1 };
 enum class Activation : int64_t { swiglu = 0, geglu = 1, gelu = 2, gelu_tanh = 3, relu = 4, silu = 5, geglu_tanh = 6 };
 enum class PositionKind : int64_t { rope = 0, learned = 1, none = 2 };
 
+// What a linear's weights are held in. All are computed in fp32: bf16 is widened as it is read, int8 widened and its
+// sum multiplied by its output's scale.
+enum class WeightFormat : int64_t { fp32 = 0, bf16 = 1, int8 = 2 };
+
 constexpr int64_t kLanes = 16;
 inline int64_t lanes_up(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+constexpr int weights_per_word(WeightFormat format) {
+    return format == WeightFormat::fp32 ? 1 : format == WeightFormat::bf16 ? 2 : 4;
+}
+// The 32-bit words that one output's weights take.
+inline int64_t row_words(WeightFormat format, int64_t inputs) {
+    return (inputs + weights_per_word(format) - 1) / weights_per_word(format);
+}
 
 struct TransformerShape {
     int64_t vocab, layers, heads, width, max_len, kv_heads, ff, head_dim;
@@ -27,6 +38,7 @@ struct TransformerShape {
     int64_t rotary;  // the dimensions of a head that rope turns, its first ones
     bool parallel;   // the MLP reads what attention reads
     int64_t window;  // the latest positions that a query sees; 0: all
+    WeightFormat format;
     float eps;
 
     bool gated() const {
@@ -40,8 +52,9 @@ struct TransformerShape {
 };
 
 // out[r][n] = activation(sum_k x[r][k] w[n][k] + bias[n]), or out[r][n] += that sum (Activation none, add).
-// Weights lie in panels of 16 outputs, [k][16] each; where the activation is gated, a panel of the gate and a panel of
-// what it multiplies take turns, and 32 columns make 16.
+// Weights lie in panels of 16 outputs, [word][16] each, a word holding one, two or four consecutive inputs from its low
+// bits up; where the activation is gated, a panel of the gate and a panel of what it multiplies take turns, and 32
+// columns make 16.
 enum class Epilogue : int64_t {
     swiglu = 0,
     geglu = 1,
@@ -57,10 +70,13 @@ inline bool is_gated(Epilogue kind) {
     return kind == Epilogue::swiglu || kind == Epilogue::geglu || kind == Epilogue::geglu_tanh;
 }
 struct LinearArgs {
-    const float *x, *weight, *bias;
+    const float* x;
+    const uint32_t* weight;
+    const float *bias, *scale;  // scale: one an output, for int8 alone
     float* out;
     int64_t x_stride, out_stride, rows, inputs;
     Epilogue epilogue;
+    WeightFormat format;
 };
 
 struct NormArgs {

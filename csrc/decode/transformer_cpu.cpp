@@ -8,7 +8,7 @@
 namespace gm {
 
 TransformerShape transformer_shape(const std::vector<int64_t>& v, double eps) {
-    GM_CHECK(v.size() == 15, "shape: got ", v.size(), " numbers; takes 15");
+    GM_CHECK(v.size() == 16, "shape: got ", v.size(), " numbers; takes 16");
     for (int i = 0; i < 8; ++i)
         GM_CHECK(v[i] >= 1 && v[i] < (int64_t(1) << 31), "shape: got ", v[i], " at ", i, "; takes 1 to 2^31 - 1");
     GM_CHECK(v[2] % v[5] == 0, "shape: got ", v[5], " key heads for ", v[2], " query heads; takes a divisor");
@@ -16,6 +16,7 @@ TransformerShape transformer_shape(const std::vector<int64_t>& v, double eps) {
     GM_CHECK(v[10] != 0 || (v[12] % 2 == 0 && v[12] >= 2 && v[12] <= v[7]), "shape: got ", v[12],
              " dimensions to turn; takes an even number up to head_dim, ", v[7]);
     GM_CHECK(v[14] >= 0, "shape: got a window of ", v[14], "; takes 0 or more");
+    GM_CHECK(v[15] >= 0 && v[15] <= 2, "shape: got weight format ", v[15], "; takes 0 to 2");
     return {v[0],
             v[1],
             v[2],
@@ -31,6 +32,7 @@ TransformerShape transformer_shape(const std::vector<int64_t>& v, double eps) {
             v[12],
             v[13] != 0,
             v[14],
+            static_cast<WeightFormat>(v[15]),
             static_cast<float>(eps)};
 }
 
@@ -60,102 +62,6 @@ Engine make_engine(const Tensor& packed, const Tensor& turns, const Tensor& cach
 }
 
 namespace {
-
-// Reads the weights in their order, checking each.
-class Weights {
- public:
-    explicit Weights(const std::vector<Tensor>& all) : all_(all) {}
-    // A matrix [outputs, inputs] or a vector [outputs]; null where an absent one may be and is empty.
-    const float* next(int64_t outputs, int64_t inputs = 0, bool optional = false) {
-        GM_CHECK(at_ < all_.size(), "weights: got ", all_.size(), " tensors, too few");
-        const Tensor& t = all_[at_++];
-        check_dtype("weights", t, ScalarType::Float);
-        check_contiguous_cpu("weights", t);
-        if (optional && t.numel() == 0) return nullptr;
-        GM_CHECK(t.dim() == (inputs ? 2 : 1) && t.size(0) == outputs && (!inputs || t.size(1) == inputs),
-                 "weights: got shape ", shape_text(t), " at ", at_ - 1, "; takes ", outputs, " by ", inputs);
-        return t.const_data_ptr<float>();
-    }
-    void end() const { GM_CHECK(at_ == all_.size(), "weights: got ", all_.size(), " tensors; takes ", at_); }
-
- private:
-    const std::vector<Tensor>& all_;
-    size_t at_ = 0;
-};
-
-// Some outputs of a linear: where their weights come from, and the first of their places. In a gated pair's halves,
-// panel p of the half is panel 2p + half of the whole.
-struct Source {
-    const float *weight, *bias;
-    int64_t count, first;
-    int panel_step;
-};
-
-void pack_linear(const PackedLinear& m, const std::vector<Source>& sources, float* packed) {
-    float *weight = packed + m.weight, *bias = packed + m.bias;
-    std::vector<const float*> rows(static_cast<size_t>(m.outputs), nullptr);
-    std::fill(bias, bias + m.outputs, 0.0f);
-    for (const Source& s : sources)
-        for (int64_t i = 0; i < s.count; ++i) {
-            const int64_t at = s.first + i / kLanes * kLanes * s.panel_step + i % kLanes;
-            rows[static_cast<size_t>(at)] = s.weight + i * m.inputs;
-            if (s.bias) bias[at] = s.bias[i];
-        }
-    parallel_for(0, m.outputs / kLanes, 1 + 65536 / (m.inputs * kLanes), [&](int64_t begin, int64_t end) {
-        for (int64_t p = begin; p < end; ++p)
-            for (int64_t lane = 0; lane < kLanes; ++lane) {
-                const float* from = rows[static_cast<size_t>(p * kLanes + lane)];
-                float* to = weight + p * m.inputs * kLanes + lane;
-                for (int64_t k = 0; k < m.inputs; ++k) to[k * kLanes] = from ? from[k] : 0.0f;
-            }
-    });
-}
-
-void pack_vector(int64_t at, const float* from, int64_t count, float* packed) {
-    if (!from) return;
-    std::copy(from, from + count, packed + at);
-    std::fill(packed + at + count, packed + at + lanes_up(count), 0.0f);
-}
-
-Tensor pack_transformer(const std::vector<Tensor>& weights, const std::vector<int64_t>& shape) {
-    const TransformerShape s = transformer_shape(shape, 0.0);
-    const PackedLayout layout(s);
-    Tensor out = torch::stable::empty({layout.size}, ScalarType::Float);
-    float* packed = out.mutable_data_ptr<float>();
-    Weights from(weights);
-    const bool layer_norm = s.norm == NormKind::layer, learned = s.position == PositionKind::learned;
-    const auto norm = [&](const PackedNorm& n) {
-        pack_vector(n.weight, from.next(s.width), s.width, packed);
-        pack_vector(n.bias, layer_norm ? from.next(s.width) : nullptr, s.width, packed);
-    };
-    pack_vector(layout.embedding, from.next(s.vocab, s.width), s.vocab * s.width, packed);
-    pack_vector(layout.positions, learned ? from.next(s.max_len, s.width) : nullptr, s.max_len * s.width, packed);
-    const int64_t queries = s.heads * s.head_dim, keys = s.kv_heads * s.head_dim;
-    for (const PackedLayer& l : layout.layers) {
-        const auto source = [&](int64_t outputs, int64_t inputs, int64_t first, int step) {
-            const float* weight = from.next(outputs, inputs);
-            return Source{weight, from.next(outputs, 0, true), outputs, first, step};
-        };
-        norm(l.before_attention);
-        const Source q = source(queries, s.width, 0, 1), k = source(keys, s.width, queries, 1);
-        pack_linear(l.qkv, {q, k, source(keys, s.width, queries + keys, 1)}, packed);
-        pack_linear(l.out, {source(s.width, queries, 0, 1)}, packed);
-        pack_vector(l.q_norm, s.qk_norm ? from.next(s.head_dim) : nullptr, s.head_dim, packed);
-        pack_vector(l.k_norm, s.qk_norm ? from.next(s.head_dim) : nullptr, s.head_dim, packed);
-        norm(l.before_mlp);
-        if (s.gated()) {
-            const Source gate = source(s.ff, s.width, 0, 2);
-            pack_linear(l.up, {gate, source(s.ff, s.width, kLanes, 2)}, packed);
-        } else {
-            pack_linear(l.up, {source(s.ff, s.width, 0, 1)}, packed);
-        }
-        pack_linear(l.down, {source(s.width, s.ff, 0, 1)}, packed);
-    }
-    norm(layout.norm);
-    pack_linear(layout.head, {Source{from.next(s.vocab, s.width), nullptr, s.vocab, 0, 1}}, packed);
-    from.end();
-    return out;
-}
 
 int64_t packed_transformer_size(const std::vector<int64_t>& shape) {
     return PackedLayout(transformer_shape(shape, 0.0)).size;
@@ -288,7 +194,6 @@ STABLE_TORCH_LIBRARY_IMPL(gmkern, CompositeExplicitAutograd, m) {
     m.impl("packed_transformer_size", TORCH_BOX(&gm::packed_transformer_size));
 }
 STABLE_TORCH_LIBRARY_IMPL(gmkern, CPU, m) {
-    m.impl("pack_transformer", TORCH_BOX(&gm::pack_transformer));
     m.impl("transformer_logits", TORCH_BOX(&gm::transformer_logits));
     m.impl("transformer_hidden", TORCH_BOX(&gm::transformer_hidden));
     m.impl("transformer_head", TORCH_BOX(&gm::transformer_head));

@@ -16,12 +16,13 @@ int64_t take(int64_t* at, int64_t count) {
     *at += lanes_up(count);
     return here;
 }
-PackedLinear take_linear(int64_t* at, int64_t outputs, int64_t inputs) {
+PackedLinear take_linear(int64_t* at, WeightFormat format, int64_t outputs, int64_t inputs) {
     PackedLinear m;
     m.outputs = lanes_up(outputs);
     m.inputs = inputs;
-    m.weight = take(at, m.outputs * inputs);
+    m.weight = take(at, m.outputs * row_words(format, inputs));
     m.bias = take(at, m.outputs);
+    m.scale = format == WeightFormat::int8 ? take(at, m.outputs) : -1;
     return m;
 }
 PackedNorm take_norm(int64_t* at, const TransformerShape& s) {
@@ -55,17 +56,17 @@ PackedLayout::PackedLayout(const TransformerShape& s) {
     for (int64_t i = 0; i < s.layers; ++i) {
         PackedLayer l;
         l.before_attention = take_norm(&at, s);
-        l.qkv = take_linear(&at, s.qkv(), s.width);
+        l.qkv = take_linear(&at, s.format, s.qkv(), s.width);
         l.q_norm = s.qk_norm ? take(&at, s.head_dim) : -1;
         l.k_norm = s.qk_norm ? take(&at, s.head_dim) : -1;
-        l.out = take_linear(&at, s.width, s.heads * s.head_dim);
+        l.out = take_linear(&at, s.format, s.width, s.heads * s.head_dim);
         l.before_mlp = take_norm(&at, s);
-        l.up = take_linear(&at, s.gated() ? 2 * lanes_up(s.ff) : s.ff, s.width);
-        l.down = take_linear(&at, s.width, s.ff);
+        l.up = take_linear(&at, s.format, s.gated() ? 2 * lanes_up(s.ff) : s.ff, s.width);
+        l.down = take_linear(&at, s.format, s.width, s.ff);
         layers.push_back(l);
     }
     norm = take_norm(&at, s);
-    head = take_linear(&at, s.vocab, s.width);
+    head = take_linear(&at, s.format, s.vocab, s.width);
     size = at;
 }
 
@@ -93,9 +94,17 @@ Engine::Engine(const TransformerShape& shape, const float* packed, const float* 
 void Engine::linear(const PackedLinear& m, const float* x, int64_t x_stride, float* out, int64_t rows, Epilogue kind,
                     bool spread) const {
     const bool gated = is_gated(kind);
-    const LinearArgs args{x,    packed_ + m.weight, packed_ + m.bias,
-                          out,  x_stride,           gated ? m.outputs / 2 : m.outputs,
-                          rows, m.inputs,           kind};
+    const LinearArgs args{x,
+                          reinterpret_cast<const uint32_t*>(packed_ + m.weight),
+                          packed_ + m.bias,
+                          m.scale < 0 ? nullptr : packed_ + m.scale,
+                          out,
+                          x_stride,
+                          gated ? m.outputs / 2 : m.outputs,
+                          rows,
+                          m.inputs,
+                          kind,
+                          shape_.format};
     const int64_t panels = m.outputs / kLanes, unit = 8;  // panels that a thread takes together
     share(spread, (panels + unit - 1) / unit, rows * m.inputs * m.outputs,
           [&](int64_t begin, int64_t end) { linear_body_(args, begin * unit, std::min(end * unit, panels)); });

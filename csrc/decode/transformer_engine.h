@@ -9,7 +9,8 @@ namespace gm {
 
 // Offsets are in floats from the start of the packed tensor; each is a multiple of 16.
 struct PackedLinear {
-    int64_t weight, bias, outputs, inputs;  // outputs: a multiple of 16, the padding's weights and biases are 0
+    int64_t weight, bias, scale;  // scale: -1 where weights are not scaled
+    int64_t outputs, inputs;      // outputs: a multiple of 16, the padding's weights and biases are 0
 };
 struct PackedNorm {
     int64_t weight, bias;  // bias: -1 where the norm has none

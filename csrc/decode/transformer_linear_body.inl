@@ -1,4 +1,6 @@
-// Rows times packed panels: a register tile of R rows and C panels, one chain of multiply-adds an output.
+// Rows times packed panels: a register tile of R rows and C panels, one chain of multiply-adds an output, over its
+// inputs in their order. Where many rows read the same weights, a block of the weights is widened once and stays in the
+// near cache while the rows pass, their sums waiting in memory: the same chains, cut in pieces.
 #include "common/vector_math.h"
 #include "decode/transformer.h"
 
@@ -14,6 +16,9 @@ constexpr int kRows = 3, kPanels = 2, kPanelsOfOne = 4;
 #else
 constexpr int kRows = 1, kPanels = 2, kPanelsOfOne = 2;
 #endif
+
+constexpr int64_t kBlock = 128;  // inputs whose weights are widened at once, and stay in the near cache
+constexpr int kPassing = 96;     // rows whose sums wait meanwhile, a multiple of kRows
 
 f32x16 activate(Epilogue kind, f32x16 x) {
     switch (kind) {
@@ -33,6 +38,11 @@ f32x16 activate(Epilogue kind, f32x16 x) {
     }
 }
 
+GM_HD f32x16 biased(const LinearArgs& a, const float* sum, int64_t at) {
+    const f32x16 y = f32x16::load(sum);
+    return (a.scale ? y * f32x16::load(a.scale + at) : y) + f32x16::load(a.bias + at);
+}
+
 __attribute__((noinline)) void finish(const LinearArgs& a, const float* sums, int64_t row, int64_t panel, int rows,
                                       int panels) {
     const bool gated = is_gated(a.epilogue);
@@ -41,9 +51,9 @@ __attribute__((noinline)) void finish(const LinearArgs& a, const float* sums, in
         float* to = a.out + (row + r) * a.out_stride;
         for (int c = 0; c < panels; c += gated ? 2 : 1) {
             const int64_t at = (panel + c) * kLanes;
-            f32x16 y = f32x16::load(from + c * kLanes) + f32x16::load(a.bias + at);
+            const f32x16 y = biased(a, from + c * kLanes, at);
             if (gated) {
-                const f32x16 up = f32x16::load(from + (c + 1) * kLanes) + f32x16::load(a.bias + at + kLanes);
+                const f32x16 up = biased(a, from + (c + 1) * kLanes, at + kLanes);
                 (activate(a.epilogue, y) * up).store(to + at / 2);
             } else if (a.epilogue == Epilogue::add) {
                 (f32x16::load(to + at) + y).store(to + at);
@@ -54,59 +64,150 @@ __attribute__((noinline)) void finish(const LinearArgs& a, const float* sums, in
     }
 }
 
-template <int R, int C>
+// The weights of input number i of a word.
+template <WeightFormat F>
+GM_HD f32x16 widened(u32x16 word, int i) {
+    if (F == WeightFormat::fp32) return bit_cast<float>(word);
+    if (F == WeightFormat::bf16) return bit_cast<float>(i == 0 ? word << 16 : word & u32x16(0xFFFF0000u));
+    return convert<float>(bit_cast<int32_t>(word << (24 - 8 * i)) >> 24);
+}
+
+// sum[r][c] += x[r][k] w[c][k] for k < inputs; panels stand `step` words apart.
+template <WeightFormat F, int R, int C>
+GM_HD void accumulate(const float* x, int64_t stride, const uint32_t* w, int64_t step, int64_t inputs,
+                      f32x16 (&sum)[R][C]) {
+    constexpr int each = weights_per_word(F);
+    const int64_t whole = inputs / each;
+    for (int64_t word = 0; word < whole; ++word) {
+        u32x16 words[C];
+        for (int c = 0; c < C; ++c) words[c] = u32x16::load(w + c * step + word * kLanes);
+        for (int i = 0; i < each; ++i) {
+            f32x16 column[C];
+            for (int c = 0; c < C; ++c) column[c] = widened<F>(words[c], i);
+            for (int r = 0; r < R; ++r) {
+                const f32x16 value(x[r * stride + word * each + i]);
+                for (int c = 0; c < C; ++c) sum[r][c] = fma(value, column[c], sum[r][c]);
+            }
+        }
+    }
+    for (int64_t k = whole * each; k < inputs; ++k)
+        for (int c = 0; c < C; ++c) {
+            const f32x16 column = widened<F>(u32x16::load(w + c * step + whole * kLanes), static_cast<int>(k % each));
+            for (int r = 0; r < R; ++r) sum[r][c] = fma(f32x16(x[r * stride + k]), column, sum[r][c]);
+        }
+}
+
+// All inputs of R rows and C panels.
+template <WeightFormat F, int R, int C>
 GM_HD void tile(const LinearArgs& a, int64_t row, int64_t panel) {
+    const int64_t step = row_words(F, a.inputs) * kLanes;
     f32x16 sum[R][C];
     for (int r = 0; r < R; ++r)
         for (int c = 0; c < C; ++c) sum[r][c] = f32x16(0.0f);
-    const float* x = a.x + row * a.x_stride;
-    const float* w = a.weight + panel * a.inputs * kLanes;
-    const int64_t step = a.inputs * kLanes;
-    for (int64_t k = 0; k < a.inputs; ++k) {
-        f32x16 column[C];
-        for (int c = 0; c < C; ++c) column[c] = f32x16::load(w + c * step + k * kLanes);
-        for (int r = 0; r < R; ++r) {
-            const f32x16 value(x[r * a.x_stride + k]);
-            for (int c = 0; c < C; ++c) sum[r][c] = fma(value, column[c], sum[r][c]);
-        }
-    }
+    accumulate<F, R, C>(a.x + row * a.x_stride, a.x_stride, a.weight + panel * step, step, a.inputs, sum);
     alignas(64) float sums[R * C * kLanes];
     for (int r = 0; r < R; ++r)
         for (int c = 0; c < C; ++c) sum[r][c].store(sums + (r * C + c) * kLanes);
     finish(a, sums, row, panel, R, C);
 }
 
+// Inputs [first, first + count) of R rows and C panels: fp32 weights, each panel's `step` words from the last.
+template <int R, int C>
+GM_HD void piece(const LinearArgs& a, int64_t row, int64_t first, int64_t count, const uint32_t* w, int64_t step,
+                 float* sums) {
+    f32x16 sum[R][C];
+    for (int r = 0; r < R; ++r)
+        for (int c = 0; c < C; ++c) sum[r][c] = f32x16::load(sums + (r * C + c) * kLanes);
+    accumulate<WeightFormat::fp32, R, C>(a.x + row * a.x_stride + first, a.x_stride, w, step, count, sum);
+    for (int r = 0; r < R; ++r)
+        for (int c = 0; c < C; ++c) sum[r][c].store(sums + (r * C + c) * kLanes);
+}
+
+// The same of any number of rows.
 template <int C>
-void rows_of(const LinearArgs& a, int64_t panel) {
+void pieces(const LinearArgs& a, int64_t begin, int64_t rows, int64_t first, int64_t count, const uint32_t* w,
+            int64_t step, float* sums) {
     int64_t row = 0;
-    for (; row + kRows <= a.rows; row += kRows) tile<kRows, C>(a, row, panel);
-    switch (a.rows - row) {
+    for (; row + kRows <= rows; row += kRows)
+        piece<kRows, C>(a, begin + row, first, count, w, step, sums + row * C * kLanes);
+    float* rest = sums + row * C * kLanes;
+    switch (rows - row) {
         case 5:
-            return tile<(kRows > 5 ? 5 : 1), C>(a, row, panel);
+            return piece<(kRows > 5 ? 5 : 1), C>(a, begin + row, first, count, w, step, rest);
         case 4:
-            return tile<(kRows > 4 ? 4 : 1), C>(a, row, panel);
+            return piece<(kRows > 4 ? 4 : 1), C>(a, begin + row, first, count, w, step, rest);
         case 3:
-            return tile<(kRows > 3 ? 3 : 1), C>(a, row, panel);
+            return piece<(kRows > 3 ? 3 : 1), C>(a, begin + row, first, count, w, step, rest);
         case 2:
-            return tile<(kRows > 2 ? 2 : 1), C>(a, row, panel);
+            return piece<(kRows > 2 ? 2 : 1), C>(a, begin + row, first, count, w, step, rest);
         case 1:
-            return tile<1, C>(a, row, panel);
+            return piece<1, C>(a, begin + row, first, count, w, step, rest);
         default:
             return;
     }
+}
+
+template <WeightFormat F>
+GM_HD void widen_block(const uint32_t* from, int64_t count, float* to) {
+    constexpr int each = weights_per_word(F);
+    for (int64_t k = 0; k < count; k += each) {
+        const u32x16 word = u32x16::load(from + k / each * kLanes);
+        for (int i = 0; i < each; ++i) widened<F>(word, i).store(to + (k + i) * kLanes);
+    }
+}
+
+// All rows of C panels, their weights a block at a time.
+template <int C>
+__attribute__((noinline)) void passing_rows(const LinearArgs& a, int64_t panel) {
+    alignas(64) float sums[kPassing * C * kLanes];
+    alignas(64) float wide[C * kBlock * kLanes];
+    const int64_t step = row_words(a.format, a.inputs) * kLanes;
+    const uint32_t* weight = a.weight + panel * step;
+    for (int64_t begin = 0; begin < a.rows; begin += kPassing) {
+        const int64_t rows = a.rows - begin < kPassing ? a.rows - begin : kPassing;
+        for (int64_t i = 0; i < rows * C; ++i) f32x16(0.0f).store(sums + i * kLanes);
+        for (int64_t first = 0; first < a.inputs; first += kBlock) {
+            const int64_t count = a.inputs - first < kBlock ? a.inputs - first : kBlock;
+            const uint32_t* w = weight + first / weights_per_word(a.format) * kLanes;
+            int64_t apart = step;
+            if (a.format != WeightFormat::fp32) {
+                for (int c = 0; c < C; ++c)
+                    if (a.format == WeightFormat::bf16)
+                        widen_block<WeightFormat::bf16>(w + c * step, count, wide + c * kBlock * kLanes);
+                    else
+                        widen_block<WeightFormat::int8>(w + c * step, count, wide + c * kBlock * kLanes);
+                w = reinterpret_cast<const uint32_t*>(wide);
+                apart = kBlock * kLanes;
+            }
+            pieces<C>(a, begin, rows, first, count, w, apart, sums);
+        }
+        for (int64_t row = 0; row < rows; row += kRows)
+            finish(a, sums + row * C * kLanes, begin + row, panel,
+                   static_cast<int>(rows - row < kRows ? rows - row : kRows), C);
+    }
+}
+
+template <WeightFormat F>
+void one_row(const LinearArgs& a, int64_t panel, int64_t end) {
+    for (; panel + kPanelsOfOne <= end; panel += kPanelsOfOne) tile<F, 1, kPanelsOfOne>(a, 0, panel);
+    for (; panel + 2 <= end; panel += 2) tile<F, 1, 2>(a, 0, panel);
+    for (; panel < end; ++panel) tile<F, 1, 1>(a, 0, panel);
 }
 
 }  // namespace
 
 // Panels [begin, end): even numbers where the activation is gated.
 void linear_panels(const LinearArgs& a, int64_t begin, int64_t end) {
+    if (a.rows == 1) {
+        if (a.format == WeightFormat::bf16) return one_row<WeightFormat::bf16>(a, begin, end);
+        if (a.format == WeightFormat::int8) return one_row<WeightFormat::int8>(a, begin, end);
+        return one_row<WeightFormat::fp32>(a, begin, end);
+    }
     int64_t panel = begin;
-    if (a.rows == 1)
-        for (; panel + kPanelsOfOne <= end; panel += kPanelsOfOne) tile<1, kPanelsOfOne>(a, 0, panel);
-    for (; panel + kPanels <= end; panel += kPanels) rows_of<kPanels>(a, panel);
+    for (; panel + kPanels <= end; panel += kPanels) passing_rows<kPanels>(a, panel);
     if (kPanels > 2)
-        for (; panel + 2 <= end; panel += 2) rows_of<2>(a, panel);
-    for (; panel < end; ++panel) rows_of<1>(a, panel);
+        for (; panel + 2 <= end; panel += 2) passing_rows<2>(a, panel);
+    for (; panel < end; ++panel) passing_rows<1>(a, panel);
 }
 
 }  // namespace GM_ISA

@@ -7,7 +7,7 @@
 namespace gm {
 
 // shape: vocab, layers, heads, width, max_len, kv_heads, ff, head_dim, norm, activation, position, qk_norm, rotary,
-// parallel, window.
+// parallel, window, weight format.
 TransformerShape transformer_shape(const std::vector<int64_t>& shape, double eps);
 
 // packed: fp32 [layout size]; turns: fp32 [T, rotary] for rope, else [T, 0]; cache: fp32 [slots, layers, kv_heads, T,

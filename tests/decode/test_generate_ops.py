@@ -7,7 +7,7 @@ import torch
 
 from gmkern.decode.transformer import ops, packed
 from gmkern.testing import run_isa
-from tests.decode.small_models import build
+from tests.decode.small_models import NARROW, build, rounded
 from tests.decode.transformer_truth import CONFIGS, logits, tolerance
 
 
@@ -67,7 +67,7 @@ def test_opcheck():
 
 
 def test_each_instruction_set(isa, generator):
-    models = {name: build(name) for name in CONFIGS}
+    models = {name: build(name, tie_embeddings=False) for name in CONFIGS}
     tokens = torch.randint(0, 17, (1, 30), generator=generator)
     code = """
     from gmkern.decode import Transformer, TransformerConfig, generate
@@ -76,25 +76,28 @@ def test_each_instruction_set(isa, generator):
     def run(config, state):
         model = Transformer(config)
         model.load_state_dict(state)
-        steps = EngineSteps(model)
-        steps.open(torch.arange(1), 30)
-        fed = torch.cat([steps.feed(tokens[:, i : i + 1], torch.arange(1)) for i in range(30)])
-        steps.open(torch.arange(1), 30)
-        whole = steps.feed(tokens, torch.arange(1))
+        logits = {}
+        for format in formats:
+            steps = EngineSteps(model, format)
+            steps.open(torch.arange(1), 30)
+            fed = torch.cat([steps.feed(tokens[:, i : i + 1], torch.arange(1)) for i in range(30)])
+            steps.open(torch.arange(1), 30)
+            logits[format] = fed, steps.feed(tokens, torch.arange(1))
         rows = generate(model, n=20, max_new_tokens=12, seed=3, end_token=2)
         one = generate(model, n=1, sample_ids=[13], max_new_tokens=12, seed=3, end_token=2)
-        return fed, whole, [field[13] for field in rows], [field[0] for field in one]
+        return logits, [field[13] for field in rows], [field[0] for field in one]
 
     out = {name: run(TransformerConfig(**shapes[name]), state) for name, state in states.items()}
     """
     shapes = {name: dataclasses.asdict(model.config) for name, model in models.items()}
     states = {name: model.state_dict() for name, model in models.items()}
-    results = run_isa(isa, code, shapes=shapes, states=states, tokens=tokens)
-    for name, (fed, whole, row, alone) in results.items():
-        assert torch.equal(fed[-1:], whole), name  # a prompt read at once, or token by token
+    results = run_isa(isa, code, shapes=shapes, states=states, tokens=tokens, formats=(None, *NARROW))
+    for name, (by_format, row, alone) in results.items():
         assert all(torch.equal(a, b) for a, b in zip(row, alone, strict=True)), name
-        truth = torch.from_numpy(logits(models[name], tokens[0].numpy()))
-        assert (fed - truth).abs().max() < tolerance(models[name], truth), name
+        for format, (fed, whole) in by_format.items():
+            assert torch.equal(fed[-1:], whole), (name, format)  # a prompt read at once, or token by token
+            truth = torch.from_numpy(logits(rounded(models[name], format), tokens[0].numpy()))
+            assert (fed - truth).abs().max() < tolerance(models[name], truth), (name, format)
 
 
 def test_a_fingerprint_sees_any_one_byte(generator):

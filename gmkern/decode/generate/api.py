@@ -40,6 +40,7 @@ def generate(
     pad_token: int = 0,
     logits_processor: LogitsProcessor | None = None,
     progress: bool = False,
+    weights: str | None = None,
     backend: str | None = None,
 ) -> Generation:
     """Draws sequences from an autoregressive model, each token from ``SamplingParams`` of the model's logits.
@@ -74,6 +75,10 @@ def generate(
     logits_processor : ``(tokens [B, T], lengths [B], logits [B, V]) -> logits [B, V]``, ahead of ``params``;
         ``raw_logprobs`` stay those of the model's own logits.
     progress : True shows a progress bar on a terminal (needs rich: ``pip install 'gmkern[cli]'``).
+    weights : what the compiled engine holds the linears' weights in; it computes in fp32 whatever they are. None takes
+        "bfloat16" where all of them are bfloat16 parameters, and "float32" elsewhere: both hold the parameters as they
+        are. "bfloat16" and "int8" of wider parameters round them, and draw from the rounded model: int8 to within half
+        a step of max |w| / 127 of each output's weights (see docs/generation.md). ``score`` takes the same argument.
     backend : None, "cpu" (the compiled engine: a Transformer on the CPU in fp32, bf16 or fp16, computed in fp32) or
         "reference" (plain PyTorch, any device and dtype); for a callable model, the backend of ``decode.sample``.
 
@@ -120,6 +125,7 @@ def generate(
         pad_token=pad_token,
         logits_processor=logits_processor,
         progress=progress,
+        weights=weights,
     )
     *_, (done, _) = rows
     return with_mask(done)
@@ -158,7 +164,7 @@ def generate_stream(model: Any, prompts: Any = None, **options: Any) -> Iterator
     if unknown:
         raise TypeError(f"generate_stream: got an unexpected argument {unknown[0]!r}; takes those of generate")
     asked: dict[str, Any] = dict.fromkeys(
-        ("n", "end_token", "seed", "sample_ids", "batch_size", "guidance", "mask_fn", "logits_processor")
+        ("n", "end_token", "seed", "sample_ids", "batch_size", "guidance", "mask_fn", "logits_processor", "weights")
     )
     asked |= {"params": SamplingParams(), "epsilon": 0.0, "num_samples": 1, "pad_token": 0, "progress": False}
     backend = options.pop("backend", None)
@@ -177,9 +183,12 @@ def _finished(rows: Iterator[tuple[Generation, Tensor]]) -> Iterator[FinishedRow
             yield FinishedRow(row, tokens, logprobs, raw, kept, bool(done.finished[row]))
 
 
-def _run(model: Any, prompts: Any, backend: str | None, **options: Any) -> Iterator[tuple[Generation, Tensor]]:
+def _run(
+    model: Any, prompts: Any, backend: str | None, *, weights: str | None, **options: Any
+) -> Iterator[tuple[Generation, Tensor]]:
     """Checks all arguments now; the rows come as the iterator is driven."""
     model = adapters.resolve(model)
+    packed.check_format(weights)
     config = model.config if isinstance(model, Transformer) else None
     job = make_job(
         prompts,
@@ -195,14 +204,21 @@ def _run(model: Any, prompts: Any, backend: str | None, **options: Any) -> Itera
             raise bad(
                 "guidance", "a Guidance for a callable model", "None, or a Transformer: a callable can guide itself"
             )
+        _check_no_format(weights, "a callable model")
         device = _device(model, prompts)
         return loop.run(loop.CallableSteps(model, device), job, device, backend)
     chosen = _backend.choose("generate", backend, [("cpu", packed.why_not(model)), ("reference", None)])
     if chosen == "reference":
+        _check_no_format(weights, "backend 'reference'")
         return _stepped(ReferenceSteps(model), job, model.embedding.weight.device, "reference")
     if job.mask_fn is None and job.logits_processor is None and job.guide is None:
-        return engine.run(model, job)
-    return _stepped(engine.EngineSteps(model), job, torch.device("cpu"), "cpu")
+        return engine.run(model, job, weights)
+    return _stepped(engine.EngineSteps(model, weights), job, torch.device("cpu"), "cpu")
+
+
+def _check_no_format(weights: str | None, where: str) -> None:
+    if weights is not None:
+        raise bad("weights", f"{weights!r} with {where}", "None: the format of the compiled engine's weights")
 
 
 def _stepped(steps: Any, job: Job, device: torch.device, backend: str) -> Iterator[tuple[Generation, Tensor]]:

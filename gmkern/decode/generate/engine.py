@@ -22,12 +22,11 @@ _CACHE = 1 << 31  # bytes of keys and values that batch_size=None may take
 class EngineSteps:
     """The engine one token at a time, where hooks stand between logits and choice (see ``loop.Steps``)."""
 
-    def __init__(self, model: Transformer):
-        self.config, self.packed = model.config, packed.pack(model)
+    def __init__(self, model: Transformer, format: str | None = None):
+        self.config, self.packed = model.config, packed.pack(model, format)
 
     def most_rows(self, job: Job) -> int:
-        length = int(job.prompt_lengths.max()) + job.max_new_tokens
-        return max(1, min(256, _CACHE // (4 * packed.cache_floats(self.config, length))))
+        return _most_rows(self.packed, job)
 
     def open(self, rows: Tensor, length: int) -> None:
         self.cache = packed.new_cache(self.config, rows.shape[0], length)
@@ -54,13 +53,18 @@ class EngineSteps:
         )
 
 
-def run(model: Transformer, job: Job) -> Iterator[tuple[Generation, Tensor]]:
+def _most_rows(weights: packed.Packed, job: Job) -> int:
+    length = int(job.prompt_lengths.max()) + job.max_new_tokens
+    return max(1, min(256, _CACHE // (4 * packed.cache_floats(weights.config, length))))
+
+
+def run(model: Transformer, job: Job, format: str | None = None) -> Iterator[tuple[Generation, Tensor]]:
     """All rows of ``job``: what is there, and the rows that were done since, in the order in which they were."""
     out = empty_generation(job.rows, job.max_new_tokens, job.pad_token, torch.float32, torch.device("cpu"))
     yield out, torch.arange(0)
     if job.rows == 0:
         return
-    weights = packed.pack(model)
+    weights = packed.pack(model, format)
     size = job.rows  # run together: all; where siblings share a prompt's cache, as many as those caches allow
     if job.num_samples > 1:
         prompt = 4 * packed.cache_floats(model.config, int(job.prompt_lengths.max()))
@@ -69,7 +73,7 @@ def run(model: Transformer, job: Job) -> Iterator[tuple[Generation, Tensor]]:
     with bar(job.progress, "generate", job.rows) as show:
         for begin in range(0, job.rows, size):
             rows = range(begin, min(begin + size, job.rows))
-            for order in _part(EngineSteps(model).most_rows(job), weights, job, rows, out):
+            for order in _part(_most_rows(weights, job), weights, job, rows, out):
                 count += order.shape[0]
                 show(count)
                 yield out, begin + order

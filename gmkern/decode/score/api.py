@@ -35,6 +35,7 @@ def score(
     num_samples: int = 1,
     pad_token: int = 0,
     exact: bool = True,
+    weights: str | None = None,
     return_entropy: bool = False,
     return_hidden: bool = False,
 ) -> Tensor | Score:
@@ -51,6 +52,9 @@ def score(
         time, and is called again in backward.
     exact : True: values from the compiled engine, equal to ``generate``'s; what cannot keep that is an error. False:
         values of the plain PyTorch model, as it runs now (its dtype, device, dropout, autocast).
+    weights : as ``generate`` was called with. A format that rounds the parameters has no gradient: parameters that
+        require one are refused, unless under ``torch.no_grad()``. The gradient of bfloat16 parameters is that of the
+        plain bfloat16 module.
     return_entropy, return_hidden : add these to the result.
 
     Returns
@@ -84,8 +88,11 @@ def score(
     """
     states: Tensor | None
     model = adapters.resolve(model)
+    packed.check_format(weights)
     if exact:
         _check_exact(model)
+    elif weights is not None:
+        raise bad("weights", f"{weights!r} with exact=False", "None, or exact=True: the engine alone holds it")
     config = model.config if isinstance(model, Transformer) else None
     job = make_job(
         tokens,
@@ -103,7 +110,7 @@ def score(
         max_seq_len=config.max_seq_len if config else None,
     )
     if exact:
-        four, states = _exact(model, job)
+        four, states = _exact(model, job, weights)
     elif config is not None:
         four, states = _plain(model, job)
     else:
@@ -142,13 +149,18 @@ def _check_exact(model: Any) -> None:
         raise bad("exact", f"True for a model in train mode with {dropout}", f"model.eval(), or {_INEXACT}")
 
 
-def _exact(model: Transformer, job: ScoreJob) -> tuple[function.Four, Tensor]:
+def _exact(model: Transformer, job: ScoreJob, format: str | None) -> tuple[function.Four, Tensor]:
     given = [job.main] if job.side is None else [job.main, job.side]
+    differentiates = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in model.parameters())
     with torch.no_grad():
-        weights = packed.pack(model)
+        weights = packed.pack(model, format)
+        if differentiates and not weights.exact:
+            raise bad("weights", f"{format!r} for parameters that require gradients and that it rounds",
+                      "torch.no_grad(), parameters without requires_grad, or weights=None: rounding has no gradient",
+                      )  # fmt: skip
         states = [hidden.by_engine(weights, sequences) for sequences in given]
         logits = function.engine_logits(weights, states, job)
-    if not torch.is_grad_enabled() or not any(parameter.requires_grad for parameter in model.parameters()):
+    if not differentiates:
         with torch.no_grad():
             out = function.values(job, logits, model.config.vocab_size, torch.float32, torch.device("cpu"))
         return out, states[0]

@@ -8,21 +8,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gmkern._validate import bad
 from gmkern.decode.transformer import ops
 from gmkern.decode.transformer.config import ACTIVATIONS, NORMS, POSITIONS, TransformerConfig
 from gmkern.decode.transformer.module import RMSNorm, Transformer, rotation
 
 SERVED = (torch.float32, torch.bfloat16, torch.float16)
+FORMATS = ("float32", "bfloat16", "int8")  # of the linears' weights: WeightFormat in csrc/decode/transformer.h
 _LANES = 16
 
 
 class Packed(NamedTuple):
-    """weights: fp32, opaque; shape and eps: what every op of the engine takes beside them."""
+    """weights: opaque; shape and eps: what every op of the engine takes beside them; format: one of FORMATS."""
 
     weights: Tensor
     shape: list[int]
     eps: float
     config: TransformerConfig
+    format: str
+    exact: bool  # the format holds the parameters as they are
 
 
 def why_not(model: Transformer) -> str | None:
@@ -77,7 +81,7 @@ def _computes(given: type, kind: type) -> bool:
     return issubclass(given, kind) and all(getattr(given, n, None) is getattr(kind, n, None) for n in names)
 
 
-def shape_of(config: TransformerConfig) -> list[int]:
+def shape_of(config: TransformerConfig, format: str = "float32") -> list[int]:
     """The config as numbers, in the order of csrc/decode/transformer_ops.h."""
     return [
         config.vocab_size,
@@ -95,6 +99,7 @@ def shape_of(config: TransformerConfig) -> list[int]:
         config.rotary_dim,
         int(config.parallel),
         config.window or 0,
+        FORMATS.index(format),
     ]
 
 
@@ -131,22 +136,43 @@ def weights_of(model: Transformer) -> list[Tensor]:
     return weights
 
 
-def pack(model: Transformer) -> Packed:
+def check_format(weights: str | None) -> None:
+    """``generate``'s and ``score``'s argument ``weights``."""
+    if weights is not None and weights not in FORMATS:
+        raise bad("weights", repr(weights), "None, 'float32', 'bfloat16' or 'int8'")
+
+
+def pack(model: Transformer, format: str | None = None) -> Packed:
     """The packed weights, from the model's cache where no parameter has changed since they were packed.
 
     What is compared is a fingerprint of the values, not torch's version counters: they miss ``p.data.copy_(...)``, with
     which averaged weights are often swapped in. It costs one reading of the parameters, as one step for one row does.
+
+    ``format`` None takes bfloat16 where all linears' weights are bfloat16, and float32 elsewhere: what holds them.
     """
     parameters = [parameter.detach().contiguous() for parameter in model.parameters()]
     settings = [module.settings for module in model.modules() if hasattr(module, "settings")]
     key = (int(ops.fingerprint(parameters)), [parameter.dtype for parameter in parameters], settings)
-    cached = model.__dict__.get("_packed")
-    if cached is None or cached[0] != key:
-        shape = shape_of(model.config)
-        plain = [weight.detach().float().contiguous() for weight in weights_of(model)]
-        cached = (key, Packed(ops.pack_transformer(plain, shape), shape, model.config.norm_eps, model.config))
-        model.__dict__["_packed"] = cached
-    return cached[1]
+    held = model.__dict__.get("_packed")
+    if held is None or held[0] != key:
+        held = model.__dict__["_packed"] = (key, {})
+    made: dict[str | None, Packed] = held[1]
+    if format not in made:
+        weights = [_read(weight.detach()) for weight in weights_of(model)]
+        tables = 1 if model.position_embedding is None else 2  # looked up, and held in fp32: what follows multiplies
+        narrow = all(weight.dtype == torch.bfloat16 for weight in weights[tables:] if weight.ndim == 2)
+        chosen = format or ("bfloat16" if narrow else "float32")
+        if chosen not in made:
+            shape, exact = shape_of(model.config, chosen), chosen == "float32" or (chosen == "bfloat16" and narrow)
+            values = ops.pack_transformer(weights, shape)
+            made[chosen] = Packed(values, shape, model.config.norm_eps, model.config, chosen, exact)
+        made[format] = made[chosen]
+    return made[format]
+
+
+def _read(weight: Tensor) -> Tensor:
+    """A parameter as pack_transformer takes it."""
+    return (weight if weight.dtype == torch.bfloat16 else weight.float()).contiguous()
 
 
 def turns(config: TransformerConfig, length: int) -> Tensor:
