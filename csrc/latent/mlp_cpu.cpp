@@ -91,8 +91,9 @@ Tensor latent_mlp(const Tensor& seed, const Tensor& sample_ids, const std::vecto
                           x + r * stride);
                 for (const Layer& l : layers) {
                     const int64_t wide = lanes_up(l.outputs);
-                    linear({x, l.weight.data(), l.bias.data(), y, stride, stride, count, l.inputs, Epilogue::store}, 0,
-                           wide / kLanes);
+                    linear({x, reinterpret_cast<const uint32_t*>(l.weight.data()), l.bias.data(), nullptr, y, stride,
+                            stride, count, l.inputs, Epilogue::store, WeightFormat::fp32},
+                           0, wide / kLanes);
                     for (int64_t r = 0; r < count; ++r) elementwise(y + r * stride, wide, l.kind, l.slope);
                     std::swap(x, y);
                 }
