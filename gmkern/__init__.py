@@ -5,8 +5,19 @@ and the metrics built on them (:mod:`gmkern.metrics`); their noise is :mod:`gmke
 fetched at import.
 """
 
-from gmkern import context, decode, dynamics, latent, metrics, neighbors, random
+from gmkern import classical, context, decode, dynamics, latent, metrics, neighbors, random
 from gmkern._info import info
 from gmkern._version import __version__
 
-__all__ = ["__version__", "context", "decode", "dynamics", "info", "latent", "metrics", "neighbors", "random"]
+__all__ = [
+    "__version__",
+    "classical",
+    "context",
+    "decode",
+    "dynamics",
+    "info",
+    "latent",
+    "metrics",
+    "neighbors",
+    "random",
+]

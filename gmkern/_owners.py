@@ -41,6 +41,7 @@ OWNERS: tuple[Owner, ...] = (
         "as above",
     ),
     Owner("neighbors.log_kernel_sum", "cpu", "reference", ("kernel_sum", "kernel_sum_backward"), "as above"),
+    Owner("classical.RBM.sample", "cpu", "reference", ("gibbs_chain",), "no GPU kernel yet: sweeps in PyTorch there"),
     Owner("context.draw", "cpu", "reference", ("draw_sets",), "no GPU kernel yet: a shuffle in PyTorch there"),
     Owner(
         "decode.sample",

@@ -2,15 +2,14 @@
 // memory but the last one's. A row's sums are in an order of their own (decode/transformer.h), so its bits do not
 // depend on the rows beside it.
 #include <algorithm>
-#include <cstring>
 #include <torch/csrc/stable/library.h>
 #include <vector>
 
 #include "common/check.h"
 #include "common/noise.h"
 #include "common/parallel.h"
-#include "decode/transformer.h"
 #include "latent/latent.h"
+#include "latent/panels.h"
 #include "noise/noise.h"
 
 namespace gm {
@@ -19,8 +18,7 @@ namespace {
 constexpr int64_t kRows = 96;  // of a block: a multiple of the register tile's 6 rows and of its 3
 
 struct Layer {
-    int64_t inputs, outputs;
-    std::vector<float> weight, bias;  // panels of 16 outputs, [inputs][16] each, zeros past the last
+    Panels linear;
     Elementwise kind;
     float slope;
 };
@@ -37,16 +35,9 @@ Layer pack(const Tensor& weight, const Tensor& bias, int64_t kind, double slope)
              "; takes at least 1 output and 1 input");
     GM_CHECK(kind >= 0 && kind <= static_cast<int64_t>(Elementwise::sigmoid), "activations: got ", kind,
              "; takes 0 to 8");
-    Layer l{weight.size(1), weight.size(0), {}, {}, static_cast<Elementwise>(kind), static_cast<float>(slope)};
-    const int64_t wide = lanes_up(l.outputs);
-    l.weight.resize(static_cast<size_t>(wide * l.inputs));
-    l.bias.resize(static_cast<size_t>(wide));
-    const float* from = weight.const_data_ptr<float>();
-    for (int64_t o = 0; o < l.outputs; ++o)
-        for (int64_t i = 0; i < l.inputs; ++i)
-            l.weight[static_cast<size_t>((o / kLanes * l.inputs + i) * kLanes + o % kLanes)] = from[o * l.inputs + i];
-    std::copy_n(bias.const_data_ptr<float>(), l.outputs, l.bias.data());
-    return l;
+    const int64_t outputs = weight.size(0), inputs = weight.size(1);
+    return {Panels(weight.const_data_ptr<float>(), inputs, 1, bias.const_data_ptr<float>(), inputs, outputs),
+            static_cast<Elementwise>(kind), static_cast<float>(slope)};
 }
 
 Tensor latent_mlp(const Tensor& seed, const Tensor& sample_ids, const std::vector<Tensor>& weights,
@@ -66,11 +57,12 @@ Tensor latent_mlp(const Tensor& seed, const Tensor& sample_ids, const std::vecto
     int64_t widest = 0;
     for (size_t l = 0; l < depth; ++l) {
         layers.push_back(pack(weights[l], biases[l], activations[l], slopes[l]));
-        GM_CHECK(l == 0 || layers[l].inputs == layers[l - 1].outputs, "weights: got ", layers[l].inputs,
-                 " inputs in layer ", l, "; takes ", layers[l ? l - 1 : 0].outputs);
-        widest = std::max({widest, layers[l].inputs, layers[l].outputs});
+        GM_CHECK(l == 0 || layers[l].linear.inputs == layers[l - 1].linear.outputs, "weights: got ",
+                 layers[l].linear.inputs, " inputs in layer ", l, "; takes ", layers[l ? l - 1 : 0].linear.outputs);
+        widest = std::max({widest, layers[l].linear.inputs, layers[l].linear.outputs});
     }
-    const int64_t latent = layers.front().inputs, outputs = layers.back().outputs, stride = lanes_up(widest);
+    const int64_t latent = layers.front().linear.inputs, outputs = layers.back().linear.outputs,
+                  stride = lanes_up(widest);
     Tensor out = torch::stable::empty({rows, outputs}, ScalarType::Float);
     float* to = out.mutable_data_ptr<float>();
     const int64_t* ids = sample_ids.const_data_ptr<int64_t>();
@@ -90,10 +82,8 @@ Tensor latent_mlp(const Tensor& seed, const Tensor& sample_ids, const std::vecto
                     noise({NoiseKind::normal, seeds[begin + r], ids[begin + r], latent, kStreamLatent, 0},
                           x + r * stride);
                 for (const Layer& l : layers) {
-                    const int64_t wide = lanes_up(l.outputs);
-                    linear({x, reinterpret_cast<const uint32_t*>(l.weight.data()), l.bias.data(), nullptr, y, stride,
-                            stride, count, l.inputs, Epilogue::store, WeightFormat::fp32},
-                           0, wide / kLanes);
+                    linear(l.linear.args(x, stride, y, stride, count), 0, l.linear.panels());
+                    const int64_t wide = l.linear.panels() * kLanes;
                     for (int64_t r = 0; r < count; ++r) elementwise(y + r * stride, wide, l.kind, l.slope);
                     std::swap(x, y);
                 }
