@@ -13,6 +13,8 @@ from gmkern.decode import (
     Guidance,
     SamplingParams,
     Score,
+    Transformer,
+    TransformerConfig,
     generate,
     score,
     token_logprobs,
@@ -377,3 +379,31 @@ def test_bad_arguments_are_named(change, text):
     arguments = {"tokens": torch.zeros(2, 3, dtype=torch.int64), "lengths": torch.tensor([3, 2])} | change
     with pytest.raises((TypeError, ValueError), match=f"^{text}"):
         score(build(), **arguments)
+
+
+class Scored(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = build()
+
+    def forward(self):
+        return score(self.model, torch.zeros(1, 2, dtype=torch.int64), torch.tensor([2]))
+
+
+def test_forward_mode_is_refused_by_name():
+    scored = Scored()
+    given = {name: parameter.detach() for name, parameter in scored.named_parameters()}
+    with pytest.raises(RuntimeError, match=r"^decode\.score: has no forward-mode derivative"):
+        torch.func.jvp(lambda values: torch.func.functional_call(scored, values, ()), (given,), (given,))
+
+
+def test_a_vocabulary_past_the_limit_is_named():
+    shape = {"n_layers": 1, "n_heads": 1, "d_model": 2, "max_seq_len": 8, "bos_id": 0, "d_ff": 1}
+    with torch.device("meta"):
+        model = Transformer(TransformerConfig(vocab_size=2**21, **shape))
+    for call in (
+        lambda: generate(model, n=1, max_new_tokens=2, seed=1, backend="reference"),
+        lambda: score(model, torch.zeros(1, 2, dtype=torch.int64), torch.tensor([2]), exact=False),
+    ):
+        with pytest.raises(ValueError, match="^model: got a vocabulary of 2097152 tokens; takes at most 2097151"):
+            call()

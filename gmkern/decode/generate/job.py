@@ -16,7 +16,7 @@ from gmkern import _validate
 from gmkern._validate import bad
 from gmkern.decode.generate.guidance import Guidance
 from gmkern.decode.sample import SamplingParams
-from gmkern.decode.sample.params import checked_epsilon
+from gmkern.decode.sample.params import MOST_TOKENS, checked_epsilon
 
 MaskFn = Callable[..., Tensor]  # (tokens, lengths) or (tokens, lengths, rows) -> bool
 LogitsProcessor = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -81,6 +81,7 @@ def make_job(
     max_seq_len: int | None,
 ) -> Job:
     """Checks ``generate``'s arguments; ``vocab_size`` and ``max_seq_len`` are None where the model does not tell."""
+    check_vocabulary(vocab_size)
     limit = 2**31 - 1
     length = _validate.integer("max_new_tokens", max_new_tokens, low=1, high=limit)
     rows = rows_to_start(prompts, n, bos_id, num_samples)
@@ -119,6 +120,12 @@ def make_job(
         guide=guide,
         num_samples=num_samples,
     )
+
+
+def check_vocabulary(vocab_size: int | None) -> None:
+    """That ``sample`` can draw from the model's vocabulary."""
+    if vocab_size is not None and vocab_size > MOST_TOKENS:
+        raise bad("model", f"a vocabulary of {vocab_size} tokens", f"at most {MOST_TOKENS}")
 
 
 def rows_to_start(prompts: Any, n: int | None, bos_id: int | None, num_samples: int) -> list[Tensor]:

@@ -11,10 +11,9 @@ from torch import Tensor
 from gmkern import _backend, _validate
 from gmkern._validate import ArrayLike
 from gmkern.decode.sample import ops, reference
-from gmkern.decode.sample.params import COLUMNS, SamplingParams, checked_epsilon
+from gmkern.decode.sample.params import COLUMNS, MOST_TOKENS, SamplingParams, checked_epsilon
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_MOST = (1 << 21) - 1  # tokens: room in the sums of probability
 
 
 class Sample(NamedTuple):
@@ -169,8 +168,8 @@ def token_logprobs(
 
 def _logits(logits: ArrayLike, ndim: tuple[int, ...]) -> Tensor:
     logits = _validate.tensor("logits", logits, ndim=ndim, dtypes=_DTYPES)
-    if not 1 <= logits.shape[-1] <= _MOST:
-        raise _validate.bad("logits", logits, f"1 to {_MOST} tokens along the last axis")
+    if not 1 <= logits.shape[-1] <= MOST_TOKENS:
+        raise _validate.bad("logits", logits, f"1 to {MOST_TOKENS} tokens along the last axis")
     return logits
 
 

@@ -107,6 +107,7 @@ class SamplingParams:
         return torch.stack(columns, 1)
 
 
+MOST_TOKENS = 2**21 - 1  # of a vocabulary: kSampleVocab in csrc/decode/sample.h
 COLUMNS = len(fields(SamplingParams)) + 2  # of packed parameters
 
 

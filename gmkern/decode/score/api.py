@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmkern import _validate
 from gmkern._validate import bad
 from gmkern.decode import adapters
 from gmkern.decode.adapters.load import active_dropout
 from gmkern.decode.generate.guidance import Guidance
-from gmkern.decode.generate.job import MaskFn
+from gmkern.decode.generate.job import MaskFn, check_vocabulary
 from gmkern.decode.generate.loop import CallableSteps
 from gmkern.decode.sample import SamplingParams
 from gmkern.decode.score import function, hidden
@@ -65,6 +66,7 @@ def score(
 
     Raises
     ------
+    RuntimeError : under forward-mode differentiation (jvp), which has no rule here.
     TypeError, ValueError : naming the argument. With ``exact=True``: a callable, parameters that the engine does not
         take (float64, other devices, sharded, quantised), autocast, a Hugging Face model in train mode with dropout.
 
@@ -89,6 +91,8 @@ def score(
     states: Tensor | None
     model = adapters.resolve(model)
     packed.check_format(weights)
+    if isinstance(model, torch.nn.Module):
+        _validate.no_tangents("decode.score", *model.parameters())
     if exact:
         _check_exact(model)
     elif weights is not None:
@@ -204,5 +208,6 @@ def _called(model: Any, job: ScoreJob, return_hidden: bool) -> tuple[function.Fo
     where = torch.cat([at for at, _ in found])
     order = torch.empty_like(where)
     order[where] = torch.arange(where.shape[0])
+    check_vocabulary(found[0][1].shape[1])
     logits = torch.cat([part for _, part in found])[order[job.main.wanted].to(device)]
     return function.FromLogits.apply(job, logits), None

@@ -17,6 +17,7 @@ from gmkern.decode.generate.job import (
     allowed,
     check_params,
     check_sequences,
+    check_vocabulary,
     checked_guidance,
     rows_to_start,
 )
@@ -115,6 +116,7 @@ def make_job(
     max_seq_len: int | None,
 ) -> ScoreJob:
     """Checks ``score``'s arguments; the model's three are None where it does not tell."""
+    check_vocabulary(vocab_size)
     ids = (torch.int64, torch.int32)
     tokens = _validate.tensor("tokens", tokens, ndim=2, dtypes=ids).cpu().long()
     rows, longest = tokens.shape
