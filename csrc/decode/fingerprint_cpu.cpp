@@ -19,17 +19,24 @@ uint64_t mix(uint64_t state, uint64_t word) {
     return state ^ (state >> 32);
 }
 
+// Eight states, each over an eighth of the bytes: memory gives more to a reader of several places. They stay in general
+// registers, where a 64-bit product is one instruction on every processor.
+#if defined(__GNUC__) && !defined(__clang__)
+__attribute__((optimize("no-tree-vectorize", "no-tree-slp-vectorize")))
+#endif
 uint64_t hash(const char* from, int64_t bytes) {
-    uint64_t lane[8] = {1, 2, 3, 4, 5, 6, 7, 8}, word[8];
-    int64_t at = 0;
-    for (; at + 64 <= bytes; at += 64) {
-        std::memcpy(word, from + at, 64);
-        for (int i = 0; i < 8; ++i) lane[i] = mix(lane[i], word[i]);
-    }
-    std::memset(word, 0, 64);
-    std::memcpy(word, from + at, static_cast<size_t>(bytes - at));
+    uint64_t lane[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+    const int64_t part = bytes / 64 * 8;
+    for (int64_t at = 0; at < part; at += 8)
+        for (int i = 0; i < 8; ++i) {
+            uint64_t word;
+            std::memcpy(&word, from + i * part + at, 8);
+            lane[i] = mix(lane[i], word);
+        }
+    uint64_t rest[8] = {};
+    std::memcpy(rest, from + 8 * part, static_cast<size_t>(bytes - 8 * part));
     uint64_t all = static_cast<uint64_t>(bytes);
-    for (int i = 0; i < 8; ++i) all = mix(all, mix(lane[i], word[i]));
+    for (int i = 0; i < 8; ++i) all = mix(all, mix(lane[i], rest[i]));
     return all;
 }
 
