@@ -1,220 +1,215 @@
-"""generate beside Hugging Face's generate and a plain PyTorch loop with a key-value cache: same weights, same tokens.
+"""generate beside Hugging Face's generate, CTranslate2 and a plain PyTorch loop: the same GPT-2 weights, greedy tokens.
 
     python benchmarks/bench_generate.py [--case small] [--rounds 5] [--json FILE]
 
-Rivals run interleaved, each at the thread count (1, or all) at which it was fastest before; times are medians.
-Hugging Face needs the package transformers; without it that column is left out, and said to be. A ratio is printed
-only where the rival's greedy tokens were ours in this run (near ties may part: 98% of rows agree to their last token).
+First the ceilings of the machine: the bandwidth of the fastest plain read, and the rates of PyTorch's matrix products.
+From them each case's floor: the weights read once a step where they do not fit a cache, or the multiply-adds, whichever
+takes longer. Then the measurement: interleaved, each rival (and gmkern) at the thread count, 1 or all, at which it was
+fastest before; medians. A ratio is printed only where a rival's tokens were ours in this run (near ties may part: 98%
+of rows agree to their last token). A package that is not installed is named as absent.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import platform
 import statistics
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from _compare import circumstances
+from _generate_rivals import FOUND, Run, _in_torch, rivals
+from timing import matrix_rate, read_bandwidth
 from torch import Tensor
 
 import gmkern
-from gmkern.decode import SamplingParams, Transformer, TransformerConfig, generate
+from gmkern.decode import Generation, SamplingParams, Transformer, TransformerConfig, generate
+from gmkern.decode.transformer import ops, packed
 
 GREEDY = SamplingParams(temperature=0.0)
-HAVE_HF = importlib.util.find_spec("transformers") is not None
-
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+NEAR = 32 << 20  # bytes of weights that some cache holds
+GPT2: dict[str, Any] = {
+    "norm": "layernorm", "activation": "gelu_tanh", "position": "learned", "qkv_bias": True, "bias": True, "bos_id": 0,
+}  # fmt: skip
 MODELS = {
-    "small": TransformerConfig(512, 4, 4, 128, 512, d_ff=341, bos_id=0),
-    "gpt2": TransformerConfig(50257, 12, 12, 768, 1024, d_ff=2048, bos_id=0),  # 124M parameters, Llama's parts
+    "small": TransformerConfig(512, 4, 4, 128, 512, **GPT2),
+    "124M": TransformerConfig(50257, 12, 12, 768, 1024, **GPT2),
 }
-# model, rows, new tokens, end tokens (none: a fixed length)
+
+
+class Case(NamedTuple):
+    """What to measure, and the marks: times faster than a rival or another format, or the share of the floor."""
+
+    model: str
+    rows: int
+    length: int
+    marks: dict[str, float]
+    ends: int = 0  # how many tokens end a row; 0: all rows have one length
+
+
 CASES = {
-    "small": [("small", 1, 128, 0), ("small", 16, 128, 0), ("small", 256, 64, 0)],
-    "ragged": [("small", 256, 128, 16)],
-    "gpt2": [("gpt2", 1, 24, 0), ("gpt2", 16, 12, 0)],
+    "small": [
+        Case("small", 1, 128, {"transformers": 15, "ctranslate2": 1.3}),
+        Case("small", 16, 128, {"transformers": 8, "ctranslate2": 1.3, "floor": 0.6}),
+        Case("small", 256, 64, {"transformers": 4, "ctranslate2": 1.3, "floor": 0.6}),
+    ],
+    "ragged": [Case("small", 256, 256, {"transformers": 8}, 4)],
+    "124M": [
+        Case("124M", 1, 48, {"transformers": 2.2, "ctranslate2": 1, "floor": 0.85, "bfloat16": 1.6, "int8": 2.5}),
+        Case("124M", 16, 12, {"floor": 0.6, "ctranslate2": 1.3}),
+        Case("124M", 256, 4, {"floor": 0.6, "ctranslate2": 1.3}),
+    ],
 }
 
 
-def hugging_face(model: Transformer) -> Any:
-    """A LlamaForCausalLM with the model's weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    c = model.config
-    llama = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=c.vocab_size,
-            hidden_size=c.d_model,
-            intermediate_size=c.d_ff,
-            num_hidden_layers=c.n_layers,
-            num_attention_heads=c.n_heads,
-            num_key_value_heads=c.n_kv_heads,
-            head_dim=c.head_dim,
-            max_position_embeddings=c.max_seq_len,
-            rms_norm_eps=c.norm_eps,
-            rope_theta=c.rope_theta,
-            tie_word_embeddings=True,
-            bos_token_id=0,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-    )
-    names = {
-        "embedding": "model.embed_tokens",
-        "norm": "model.norm",
-        "attention_norm": "input_layernorm",
-        "mlp_norm": "post_attention_layernorm",
-    }
-    state = {}
-    for name, value in model.state_dict().items():
-        parts = name.split(".")
-        if parts[0] == "blocks":
-            inner = {"attention": "self_attn", "mlp": "mlp"}.get(parts[2])
-            tail = f"{inner}.{parts[3]}_proj" if inner else names[parts[2]]
-            state[f"model.layers.{parts[1]}.{tail}.weight"] = value
-        else:
-            state[f"{names[parts[0]]}.weight"] = value
-    left = llama.load_state_dict(state, strict=False)
-    assert set(left.missing_keys) <= {"lm_head.weight"}, left
-    assert not left.unexpected_keys, left
-    llama.tie_weights()
-    return llama.eval()
-
-
-def torch_loop(model: Transformer, rows: int, length: int, ends: list[int]) -> Tensor:
-    """The loop one writes by hand: one cached forward a token; greedy, or drawn where there are end tokens."""
-    tokens = torch.zeros(rows, 1, dtype=torch.int64)
-    cache, out = model.new_cache(rows, length + 1), []
-    stop, going = torch.tensor(ends, dtype=torch.int64), torch.ones(rows, dtype=torch.bool)
-    for i in range(length):
-        logits = model(tokens, torch.full((rows, 1), i), cache)[:, -1]
-        tokens = logits.softmax(-1).multinomial(1) if ends else logits.argmax(-1, keepdim=True)
-        out.append(tokens)
-        if ends:
-            going &= ~torch.isin(tokens[:, 0], stop)
-            if not going.any():
-                break
-    return torch.cat(out, 1)
-
-
-def rivals(model: Transformer, rows: int, length: int, ends: list[int]) -> dict[str, Callable[[], Tensor]]:
-    params = SamplingParams() if ends else GREEDY
-
-    def ours() -> Tensor:
-        # refill: a quarter of the rows at once where their lengths differ
-        size = rows // 4 if ends else rows
-        done = generate(
-            model, n=rows, max_new_tokens=length, params=params, end_token=ends or None, seed=1, batch_size=size
-        )
-        return done.tokens
-
-    found = {"gmkern": ours, "torch loop": lambda: torch_loop(model, rows, length, ends)}
-    if HAVE_HF:
-        llama = hugging_face(model)
-        start, kind = torch.zeros(rows, 1, dtype=torch.int64), {"do_sample": bool(ends), "top_k": 0, "use_cache": True}
-        if ends:
-            kind |= {"eos_token_id": ends}
-        else:
-            kind = {"do_sample": False, "use_cache": True}
-        mask = torch.ones_like(start)
-        found["transformers"] = lambda: llama.generate(
-            start, attention_mask=mask, max_new_tokens=length, pad_token_id=0, **kind
-        )[:, 1:]
-    return found
-
-
-def clock(run: Callable[[], Tensor]) -> float:
+def clock(run: Run) -> float:
     begin = time.perf_counter()
     run()
     return time.perf_counter() - begin
 
 
-@torch.inference_mode()
-def measure(name: str, rows: int, length: int, end_count: int, rounds: int) -> dict[str, Any]:
+def linear_weights(model: Transformer) -> int:
+    blocks = sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2)
+    return blocks + model.head_weight.numel()
+
+
+def floor(model: Transformer, lengths: Tensor, width: int, ceilings: dict[str, float]) -> dict[str, float]:
+    """Seconds a case takes at least, by format of the weights: of reading, and of multiplying, the larger."""
+    c, weights = model.config, linear_weights(model)
+    tokens, steps = float(lengths.sum()), float(lengths.max())
+    seen = float((lengths * (lengths + 1) / 2).sum())  # pairs of a query and a position
+    cache = 2 * c.n_layers * c.n_kv_heads * c.head_dim
+    flops = 2 * weights * tokens + 2 * cache * seen * c.n_heads / c.n_kv_heads
+    out = {}
+    for format, size in BYTES.items():
+        streamed = weights * size if weights * size > NEAR else 0
+        read = (streamed * steps + 4 * cache * seen * (4 * cache * width * steps > NEAR)) / ceilings["read"]
+        out[format] = max(read, flops / ceilings["fp32"])
+    return out
+
+
+def agreement(done: Generation, tokens: Tensor) -> float:
+    """The share of rows whose tokens are ours to their end."""
+    same = torch.zeros_like(done.tokens)
+    same[:, : tokens.shape[1]] = tokens
+    return float(((same == done.tokens) | ~done.mask).all(1).double().mean())
+
+
+def measure(case: Case, rounds: int, ceilings: dict[str, float]) -> dict[str, Any]:
     torch.manual_seed(0)
-    model = Transformer(MODELS[name]).eval()
+    model = Transformer(MODELS[case.model]).eval()
     with torch.no_grad():
         model.embedding.weight *= 5  # logits far enough apart that greedy tokens are not near ties
-    ends = list(range(1, end_count + 1))
-    runs = rivals(model, rows, length, ends)
-    agree = {}
-    truth = runs["gmkern"]()
-    for rival, run in runs.items():
-        got = run()
-        agree[rival] = None if ends else float((got == truth).all(1).double().mean())
-    all_threads = torch.get_num_threads()
-    best = {}
-    for rival, run in runs.items():
-        tried = {}
-        for threads in {1, all_threads}:
-            torch.set_num_threads(threads)
-            tried[threads] = min(clock(run) for _ in range(2))
-        best[rival] = min(tried, key=lambda threads: tried[threads])
-    times: dict[str, list[float]] = {rival: [] for rival in runs}
+    prompts = torch.arange(case.rows).unsqueeze(1) * 7 % MODELS[case.model].vocab_size
+    ends = list(range(1, case.ends + 1))
+    cpus = torch.get_num_threads()
+
+    def ours(format: str) -> Generation:
+        return generate(
+            model, prompts, max_new_tokens=case.length, params=GREEDY, end_token=ends or None, weights=format
+        )
+
+    formats = [f for f in BYTES if f == "float32" or f in case.marks]
+    done = {format: ours(format) for format in formats}
+    runs = {format: _in_torch(lambda format=format: ours(format).tokens, cpus) for format in formats}
+    runs |= rivals(model, prompts, case.length, ends, cpus)
+    agree = {name: agreement(done["float32"], run[1]()) for name, run in runs.items() if name not in BYTES}
+    best = {
+        name: min(run, key=lambda threads: min(clock(run[threads]) for _ in range(2))) for name, run in runs.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
-        for rival, run in runs.items():
-            torch.set_num_threads(best[rival])
-            times[rival].append(clock(run))
-    torch.set_num_threads(all_threads)
-    median = {rival: statistics.median(t) for rival, t in times.items()}
+        for name, run in runs.items():
+            times[name].append(clock(run[best[name]]))
+    torch.set_num_threads(cpus)
     return {
-        "case": f"{name} B={rows} T={length}" + (f" ragged ({end_count} end tokens)" if ends else ""),
-        "seconds": median,
+        "case": f"{case.model} B={case.rows} T={case.length}" + (f" ragged ({case.ends} end tokens)" if ends else ""),
+        "mean length": float(done["float32"].lengths.double().mean()),
+        "seconds": {name: statistics.median(taken) for name, taken in times.items()},
         "threads": best,
         "rows_that_agree": agree,
-        "times_faster": {
-            rival: median[rival] / median["gmkern"]
-            for rival in runs
-            if rival != "gmkern" and (ends or agree[rival] >= 0.98)
-        },
+        "floor": floor(model, done["float32"].lengths.double(), case.rows, ceilings),
+        "marks": case.marks,
     }
 
 
-def commit() -> str:
-    root = Path(__file__).parents[1]
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"
+def judged(value: float, mark: float | None) -> str:
+    return "" if mark is None else f" (mark {mark:g}: {'met' if value >= mark else 'missed'})"
 
 
+def show(row: dict[str, Any]) -> None:
+    seconds, marks, own = row["seconds"], row["marks"], row["seconds"]["float32"]
+    print(f"{row['case']}, mean length {row['mean length']:.1f}")
+    for name, taken in seconds.items():
+        line = f"  {name:<13} {taken * 1e3:9.1f} ms  threads {row['threads'][name]}"
+        if name in BYTES:
+            share = row["floor"][name] / taken
+            line += f"  floor {row['floor'][name] * 1e3:8.2f} ms, {share:.0%} of its speed"
+            line += judged(share, marks.get("floor") if name == "float32" else None)
+            if name != "float32":
+                line += f"; {own / taken:.2f}x float32" + judged(own / taken, marks.get(name))
+        else:
+            agree = row["rows_that_agree"][name]
+            told = f"  gmkern is {taken / own:.2f}x faster" + judged(taken / own, marks.get(name))
+            line += (told if agree >= 0.98 else "") + f"  (rows that agree: {agree:.0%})"
+        print(line, flush=True)
+
+
+def cost_of_one_order(rounds: int) -> None:
+    """One order of sums a row, whatever its batch, beside PyTorch's product, which is free to choose."""
+    model = Transformer(MODELS["124M"])
+    weights, head = packed.pack(model), model.head_weight.detach()
+    for rows in (1, 16, 256):
+        hidden = torch.randn(rows, head.shape[1])
+        runs = {
+            "gmkern": lambda h=hidden: ops.transformer_head(weights.weights, h, weights.shape),
+            "torch": lambda h=hidden: h @ head.t(),
+        }
+        # K terms in fp32, in two orders
+        bound = 2 * 768 * 2**-24 * float((hidden.abs() @ head.abs().t()).max())
+        assert (runs["gmkern"]() - runs["torch"]()).abs().max() <= bound
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(2 * rounds):
+            for name, run in runs.items():
+                times[name].append(clock(run))
+        ours, theirs = (statistics.median(taken) for taken in times.values())
+        told = f"  head of {rows:3d} rows: {ours * 1e3:7.2f} ms, torch.matmul {theirs * 1e3:7.2f} ms"
+        print(told + f": {ours / theirs:.2f} of its time" + judged(theirs / ours, 1 / 1.1), flush=True)
+
+
+@torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", choices=[*CASES, "all"], default="all")
+    parser.add_argument("--case", choices=[*CASES, "order", "all"], default="all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    versions = {"gmkern": gmkern.__version__, "torch": torch.__version__}
-    if HAVE_HF:
-        import transformers
-
-        versions["transformers"] = transformers.__version__
-    facts = {
-        "machine": platform.processor() or platform.machine(),
-        "isa": gmkern.info().isa,
-        "commit": commit(),
-    } | versions
+    facts = circumstances("transformers", "ctranslate2") | {"isa": gmkern.info().isa}
+    for name, found in FOUND.items():
+        facts[name] = facts[name] if found else "absent: its column is left out"
     print(facts, flush=True)
-    if not HAVE_HF:
-        print("transformers is not installed: its column is left out")
+    cpu = torch.device("cpu")
+    ceilings = {
+        "read": read_bandwidth(cpu, size=1 << 29, budget=3),
+        "fp32": matrix_rate(cpu, n=2048, dtype=torch.float32, budget=3),
+        "bf16": matrix_rate(cpu, n=1024, dtype=torch.bfloat16, budget=3),
+    }
+    told = f"{ceilings['read'] / 1e9:.1f} GB/s read, {ceilings['fp32'] / 1e9:.0f} GFLOP/s in fp32"
+    print(f"ceilings: {told}, {ceilings['bf16'] / 1e9:.0f} in bf16 (PyTorch's product)", flush=True)
     results = []
-    for case in CASES if arguments.case == "all" else [arguments.case]:
-        for shape in CASES[case]:
-            row = measure(*shape, arguments.rounds)
-            results.append(row)
-            for rival, seconds in row["seconds"].items():
-                ratio = row["times_faster"].get(rival)
-                same = row["rows_that_agree"][rival]
-                text = f"{row['case']:<40} {rival:<13} {seconds * 1e3:9.1f} ms  threads {row['threads'][rival]}"
-                text += "" if ratio is None else f"  gmkern is {ratio:.1f}x faster"
-                print(text + ("" if same is None else f"  (rows that agree: {same:.0%})"), flush=True)
+    for name in CASES if arguments.case == "all" else [arguments.case] if arguments.case in CASES else []:
+        for case in CASES[name]:
+            results.append(measure(case, arguments.rounds, ceilings))
+            show(results[-1])
+    if arguments.case in ("order", "all"):
+        print("what one order of sums a row costs")
+        cost_of_one_order(arguments.rounds)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"facts": facts, "results": results}, indent=1))
+        given = {"facts": facts, "ceilings": ceilings, "results": results}
+        arguments.json.write_text(json.dumps(given, indent=1))
 
 
 if __name__ == "__main__":

@@ -53,6 +53,14 @@ def copy_bandwidth(device: torch.device, *, size: int, budget: float) -> float:
     return 2 * size / statistics.median(seconds(lambda: target.copy_(source), device, budget=budget))
 
 
+def read_bandwidth(device: torch.device, *, size: int, budget: float) -> float:
+    """Bytes a second of the fastest plain read of ``size`` bytes: a sum, or a product of a matrix and a vector."""
+    x = torch.rand(size // 4, device=device)
+    rows, vector = x.view(-1, 8192), torch.rand(8192, device=device)
+    runs = {"sum": lambda: x.sum(), "product": lambda: rows @ vector}
+    return size / min(side_by_side(runs, device, budget=budget).values())
+
+
 def matrix_rate(device: torch.device, *, n: int, dtype: torch.dtype, budget: float) -> float:
     """Floating-point operations a second of an n x n x n product of random matrices."""
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
