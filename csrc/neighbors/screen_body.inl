@@ -1,12 +1,12 @@
 // Screening by integer dot products, and the exact distances of what it leaves. Compiled once per instruction set.
+#include "neighbors/pool.h"
 #include "neighbors/screen_tile.h"
-#include "neighbors/select.h"
 
 namespace gm {
 inline namespace GM_ISA {
 namespace {
 
-constexpr float kInfinity = __builtin_inff();
+alignas(64) constexpr uint32_t kLanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 // --- candidates
 // --------------------------------------------------------------------------------------------------------
@@ -22,28 +22,6 @@ void bounds(const Candidates& to, int64_t row, float* upper, float* lower) {
         ((sqrt(square * f32x16(1 + 7 * kScreenSlack) + margin) + spread) * f32x16(1 + kScreenSlack)).store(upper + i);
         (sqrt(square) * f32x16(1 - kScreenSlack) - spread * f32x16(1 + kScreenSlack)).store(lower + i);
     }
-}
-
-// A value that at least k of n >= k bounds do not pass, and few more: bisection, for the k-th smallest itself is not
-// needed. There is room for a whole vector behind the last.
-float near_kth_smallest(float* upper, int32_t n, int64_t k) {
-    for (int32_t i = n; i % 16 != 0; ++i) upper[i] = kInfinity;
-    const auto within = [&](float bound) {
-        int64_t count = 0;
-        for (int32_t i = 0; i < n; i += 16)
-            count += __builtin_popcount(bits_le(f32x16::load(upper + i), f32x16(bound)));
-        return count;
-    };
-    float low = 0, high = 0;
-    for (int32_t i = 0; i < n; ++i) high = upper[i] > high && upper[i] < kInfinity ? upper[i] : high;
-    if (within(high) < k) return kInfinity;
-    for (int step = 0; step < 16; ++step) {
-        const float middle = 0.5f * low + 0.5f * high;
-        const int64_t count = within(middle);
-        (count >= k ? high : low) = middle;
-        if (count == k) break;
-    }
-    return high;
 }
 
 // Draws in the reach to the k-th smallest upper bound and drops what lies beyond it.
@@ -84,26 +62,10 @@ __attribute__((noinline)) void admit(const Screen& s, int64_t row, int64_t refer
     }
     const int64_t at = row * to.capacity + to.counts[row];
     const uint32_t number = static_cast<uint32_t>(s.first + reference);
-#if defined(__AVX512F__)
-    const __mmask16 mask = static_cast<__mmask16>(bits);
-    const __m512i numbers = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int32_t>(number)),
-                                             _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-    _mm512_storeu_ps(to.squares + at, _mm512_maskz_compress_ps(mask, (__m512)squares.p[0]));
-    _mm512_storeu_ps(to.residuals + at, _mm512_maskz_compress_ps(mask, (__m512)residuals.p[0]));
-    _mm512_storeu_si512(to.index + at, _mm512_maskz_compress_epi32(mask, numbers));
-    const int32_t added = __builtin_popcount(bits);
-#else
-    alignas(64) float square[16], residual[16];
-    squares.store(square);
-    residuals.store(residual);
-    int32_t added = 0;
-    for (; bits != 0; bits &= bits - 1, ++added) {
-        const int lane = __builtin_ctz(bits);
-        to.squares[at + added] = square[lane];
-        to.residuals[at + added] = residual[lane];
-        to.index[at + added] = number + static_cast<uint32_t>(lane);
-    }
-#endif
+    const u32x16 lanes = u32x16::load(kLanes);
+    compress(to.squares + at, bits, squares);
+    compress(to.residuals + at, bits, residuals);
+    const int added = compress(to.index + at, bits, u32x16(number) + lanes);
     to.counts[row] += added;
     if (to.counts[row] + kGroup > to.next[row]) draw_in(to, row);
 }

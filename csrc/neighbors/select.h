@@ -76,20 +76,6 @@ inline void keep_smallest(Key* keys, int64_t n, int64_t k) {
     }
 }
 
-// Sorts n distinct keys by counting for each those below it: n^2 comparisons without a branch, by vectors, in a fifth
-// of the time of a sort by exchange for a hundred keys.
-constexpr int64_t kRankedKeys = 256;
-inline void sort_by_rank(uint64_t* keys, int64_t n) {
-    uint64_t sorted[kRankedKeys];
-    for (int64_t i = 0; i < n; ++i) {
-        const uint64_t key = keys[i];
-        uint64_t below = 0;
-        for (int64_t j = 0; j < n; ++j) below += keys[j] < key;
-        sorted[below] = key;
-    }
-    for (int64_t i = 0; i < n; ++i) keys[i] = sorted[i];
-}
-
 GM_HD float next_up(float x) { return bit_cast<float>(bit_cast<uint32_t>(x) + 1); }  // x >= 0, finite
 GM_HD double next_up(double x) { return bit_cast<double>(bit_cast<uint64_t>(x) + 1); }
 GM_HD float next_down(float x) { return bit_cast<float>(bit_cast<uint32_t>(x) - 1); }  // x > 0

@@ -11,7 +11,7 @@ namespace gm {
 
 constexpr int kTreeLevels = 8;           // 16^8 groups are more than there can be
 constexpr int64_t kTreeWidth = 8;        // coordinates at most
-constexpr int64_t kTreeSortedKeys = 16;  // up to this k, a query's keys are kept in order
+constexpr int64_t kTreeSortedKeys = 5;  // up to this k, a query's keys are kept in order
 
 template <class F>
 struct Tree {

@@ -1,5 +1,5 @@
 // The search in a tree of boxes, nearest boxes first. Compiled once per instruction set.
-#include "neighbors/select.h"
+#include "neighbors/pool.h"
 #include "neighbors/tree_boxes.h"
 
 namespace gm {
@@ -23,11 +23,12 @@ GM_HD F square_limit(F distance) {
     return distance == F(0) ? F(0) : distance * distance * (F(1) + 8 * Limits<F>::unit) + Limits<F>::least;
 }
 
-// Bit i: values[i] < bound.
+// Bit i: values[i] < bound, or == value.
 GM_HD uint32_t bits_below(const uint32_t* values, int64_t bound) {
-    uint32_t bits = 0;
-    for (int i = 0; i < kGroup; ++i) bits |= static_cast<uint32_t>(values[i] < bound) << i;
-    return bits;
+    return movemask(u32x16::load(values) < u32x16(static_cast<uint32_t>(bound)));
+}
+GM_HD uint32_t bits_equal(const uint32_t* values, int64_t value) {
+    return movemask(u32x16::load(values) == u32x16(static_cast<uint32_t>(value)));
 }
 
 // The lane of the smallest value among those of `bits`, which are not 0.
@@ -58,7 +59,17 @@ struct Nearest {
     int64_t count = 0;
     F limit = Limits<F>::infinity;  // no square beyond it can matter
 
-    void admit(const uint32_t* index, uint32_t bits, const F* squares) {
+    Pool<F> pool{s.k};
+
+    bool pooled() const { return s.k > kTreeSortedKeys && s.k <= Pool<F>::kMost; }
+    void admit(const uint32_t* index, uint32_t bits, const x16<F>& vector) {
+        if (pooled()) {
+            if (self >= 0) bits &= ~bits_equal(index, self);
+            if (bits != 0 && pool.add(index, bits, s.root ? sqrt(vector) : vector)) set_limit(pool.draw_in());
+            return;
+        }
+        alignas(64) F squares[kGroup];
+        vector.store(squares);
         Key* keys = s.keys;
         const bool sorted = s.k <= kTreeSortedKeys;
         if (s.k == 1 && count == 0 && bits != 0) {  // the nearest first: the others then mostly fail
@@ -84,16 +95,10 @@ struct Nearest {
         }
     }
 
-    // Where keys are not kept in order and the vectors are for them.
     void finish() {
-        if constexpr (sizeof(Key) == 8)
-            if (s.k > kTreeSortedKeys && s.k <= kRankedKeys) {
-                keep_smallest(s.keys, count, s.k);
-                count = s.k;
-                sort_by_rank(s.keys, s.k);
-            }
+        if (pooled()) count = pool.finish(s.keys);
     }
-    int64_t kth_index() const { return key_index(s.keys[s.k - 1]); }
+    int64_t kth_index() const { return pooled() ? pool.kth_index() : key_index(s.keys[s.k - 1]); }
 
  private:
     void insert(Key key) {
@@ -104,10 +109,8 @@ struct Nearest {
         keys[i] = key;
         if (count == s.k) draw_in();
     }
-    void draw_in() {
-        const F kth = key_distance(s.keys[s.k - 1]);
-        limit = s.root ? square_limit(kth) : kth;
-    }
+    void draw_in() { set_limit(key_distance(s.keys[s.k - 1])); }
+    void set_limit(F kth) { limit = s.root ? square_limit(kth) : kth; }
 };
 
 template <int W, class F>
@@ -151,9 +154,7 @@ void search(const TreeSearch<F>& s) {
             const x16<F> squares = squares_to<W>(x, t.points + child * W * kGroup);
             const uint32_t bits = bits_le(squares, x16<F>(nearest.limit)) & first_bits(t.count - child * kGroup);
             if (bits == 0) continue;
-            alignas(64) F square[kGroup];
-            squares.store(square);
-            nearest.admit(t.index + child * kGroup, bits, square);
+            nearest.admit(t.index + child * kGroup, bits, squares);
         }
         nearest.finish();
         s.done(s.context, row, s.keys, nearest.count);
