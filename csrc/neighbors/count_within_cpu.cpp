@@ -46,7 +46,7 @@ void count_rows(const T* queries, const T* references, const F* radii, const Poi
     const int64_t n = per_reference ? p.references : p.queries;
     std::vector<F> bounds(static_cast<size_t>(round_up(n, kGroup)), F(-1));  // groups of references read whole vectors
     for (int64_t i = 0; i < n; ++i) bounds[static_cast<size_t>(i)] = largest_square(radii[i], strict);
-    if (method == Method::tree || (method == Method::automatic && tree_pays(p, 1)))
+    if ((method == Method::tree && p.references > 0) || (method == Method::automatic && tree_pays(p, 1)))
         return count_in_tree<F>(queries, references, p, bounds.data(), per_reference, exclude_self, counts);
     CountBy by = method == Method::words ? CountBy::words : CountBy::differences;
     if (method == Method::screened || (method == Method::automatic && screening_pays(p, 1)))

@@ -9,8 +9,9 @@
 
 namespace gm {
 
-constexpr int kTreeLevels = 8;           // 16^8 groups are more than there can be
-constexpr int64_t kTreeWidth = 8;        // coordinates at most
+constexpr int kTreeLevels = 8;          // 16^8 groups are more than there can be
+constexpr int64_t kTreeWidth = 8;       // coordinates at most
+constexpr int64_t kTogetherWidth = 4;   // coordinates at most, of queries that are searched for together
 constexpr int64_t kTreeSortedKeys = 5;  // up to this k, a query's keys are kept in order
 
 template <class F>
@@ -30,11 +31,11 @@ struct TreeSearch {
     const F* queries;       // [count, width]
     const int64_t* selves;  // [count]: the reference that is the query itself and does not count, or null
     int64_t count, k;
+    int64_t first;     // number of the first query, for `done`
     bool root;         // keys hold sqrt(d^2) (euclidean), not d^2
     Key* keys;         // room for max(k, capacity)
-    int64_t capacity;  // of a reservoir, where k > kTreeSortedKeys
-    // Takes the `found` >= k keys of query `row`; the k smallest, in order, where k <=
-    // kTreeSortedKeys.
+    int64_t capacity;  // of a reservoir, where k > Pool::kMost
+    // Takes the `found` >= k keys of query `row`: the k smallest in order, or (k > Pool::kMost) more in none.
     void (*done)(const void* context, int64_t row, Key* keys, int64_t found);
     const void* context;
 };
@@ -61,5 +62,8 @@ GM_DECLARE_ISA(void, tree_count_fp32, (const TreeCount<float>&))
 GM_DECLARE_ISA(void, tree_count_fp64, (const TreeCount<double>&))
 GM_DECLARE_ISA(void, tree_search_fp32, (const TreeSearch<float>&))
 GM_DECLARE_ISA(void, tree_search_fp64, (const TreeSearch<double>&))
+// Sixteen consecutive queries at a time; k <= kTreeSortedKeys and width <= kTogetherWidth.
+GM_DECLARE_ISA(void, tree_search_together_fp32, (const TreeSearch<float>&))
+GM_DECLARE_ISA(void, tree_search_together_fp64, (const TreeSearch<double>&))
 
 }  // namespace gm

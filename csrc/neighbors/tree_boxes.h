@@ -32,6 +32,19 @@ GM_HD x16<F> squares_to_boxes(const F* x, const F* boxes) {
     return join_variables<SquaredDifference, W>(v);
 }
 
+// The same for the nearest point of each of sixteen boxes and any of the box from `low` to `high` [W].
+template <int W, class F>
+GM_HD x16<F> squares_between_boxes(const F* low, const F* high, const F* boxes) {
+    x16<F> v[W];
+#pragma GCC unroll 8
+    for (int d = 0; d < W; ++d) {
+        const x16<F> least = x16<F>::load(boxes + d * kGroup), most = x16<F>::load(boxes + (W + d) * kGroup);
+        const x16<F> e = max(max(least - x16<F>(high[d]), x16<F>(low[d]) - most), x16<F>(F(0)));
+        v[d] = e * e;
+    }
+    return join_variables<SquaredDifference, W>(v);
+}
+
 // For each of sixteen boxes: no computed square of a point in it is below `least` or above `most`.
 template <int W, class F>
 GM_HD void squares_within_boxes(const F* x, const F* boxes, x16<F>& least, x16<F>& most) {

@@ -50,15 +50,14 @@ inline void (*tree_count_body(double))(const TreeCount<double>&) { return GM_CAL
 template <class F, class T>
 void count_in_tree(const T* queries, const T* references, const Points& p, const F* bounds, bool per_reference,
                    bool exclude_self, int64_t* counts) {
-    const bool within = queries == references && p.queries == p.references;
     const auto body = tree_count_body(F());
     with_tree_width(p.width, [&](auto width) {
         constexpr int W = decltype(width)::value;
-        const TreeMemory<F, W> memory(references, p.references, p.dim);
-        const Tree<F> tree = memory.tree();
+        const Planted<F, W> planted = plant<F, W>(queries, references, p, false);
+        const Tree<F> tree = planted.memory.tree();
         const auto bounds_memory = per_reference ? TreeBoundsMemory<F>(tree, bounds) : TreeBoundsMemory<F>();
         const TreeBounds<F> among = bounds_memory.bounds();
-        each_run<F, W>(queries, p, tree, within, [&](const int64_t* rows, const F* packed, int64_t held) {
+        each_run(planted, p.queries, [&](const int64_t* rows, const F* packed, int64_t held) {
             const auto room = static_cast<size_t>(held);
             std::vector<F> own_bounds(room), own(exclude_self ? room * W : 0);
             std::vector<int64_t> found(room);

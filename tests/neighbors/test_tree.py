@@ -84,6 +84,14 @@ def test_tree_is_direct(name: str, dtype: torch.dtype) -> None:
             assert torch.equal(got[1], want[1])
 
 
+@pytest.mark.parametrize("k", [2, 5, 6, 256, 257])
+def test_queries_that_lie_far_apart(k: int) -> None:
+    # From far away every reference is about as near as the next; sixteen queries have little in common.
+    x, y = 1000 * torch.nn.functional.normalize(torch.randn(1100, 3), dim=1), torch.randn(4300, 3)
+    x[::2] = 30 * torch.randn(550, 3)
+    assert all(map(torch.equal, search(x, y, k, TREE), search(x, y, k, DIRECT)))
+
+
 def test_self_goes_by_index_where_the_sets_differ() -> None:
     x, y = torch.randint(0, 5, (2, 400, 2)).float()
     got, want = (search(x, y, 3, method, exclude_self=True) for method in (TREE, DIRECT))
