@@ -19,6 +19,12 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
     m.def(
         "score_tokens_backward(Tensor grad_logprobs, Tensor grad_raw, Tensor grad_entropy, Tensor logits, "
         "Tensor tokens, Tensor params, Tensor? mask, Tensor? history) -> Tensor");
+    // q [B, Tq, Hq, D] fp32; keys, values [pages, page_size, Hkv, D] fp32, bf16, fp16 or int8; lengths [B] int32;
+    // page_table [B, n] int32 (none: row b is page b); scales [pages, page_size, Hkv] fp32 for int8; slopes [Hq] fp32;
+    // window 0: all; softcap 0: none -> out [B, Tq, Hq, D], lse [B, Tq, Hq]
+    m.def(
+        "attention(Tensor q, Tensor keys, Tensor values, Tensor lengths, Tensor? page_table, Tensor? key_scale, "
+        "Tensor? value_scale, Tensor? slopes, int window, float softcap, float scale) -> (Tensor, Tensor)");
     // -> [1] int64, another where a byte of the tensors is another
     m.def("fingerprint(Tensor[] tensors) -> Tensor");
     // The parameters in the order of gmkern/decode/transformer/packed.py, fp32 -> [size]; shape: transformer_ops.h
