@@ -8,6 +8,12 @@ namespace {
 
 constexpr int kWide = 16;
 constexpr int kTogether = 4;  // queries that share a key's or a value's load
+#if defined(__AVX512F__)
+constexpr int kColumns = 4;  // parts of sixteen columns whose sums are in registers together
+#else
+constexpr int kColumns = 2;
+#endif
+constexpr int kAhead = 12;  // rows between what is fetched and what is used
 
 GM_HD int64_t wide_of(int64_t d) { return (d + kWide - 1) / kWide * kWide; }
 
@@ -83,15 +89,18 @@ GM_HD f32x16 part(const char* row, int64_t c, int64_t d) {
     return Numbers<T>::load(rest);
 }
 
-// f(t, row of keys or values, its scale) for the positions [begin, end).
+// f(t, row of keys or values, its scale) for the positions [begin, end); `bytes` of a row are read.
 template <class F>
-GM_HD void each_position(const AttentionArgs& a, const CacheSide& side, int64_t begin, int64_t end, const F& f) {
+GM_HD void each_position(const AttentionArgs& a, const CacheSide& side, int64_t begin, int64_t end, int64_t bytes,
+                         const F& f) {
     for (int64_t t = begin; t < end;) {
         const int64_t page = a.pages[t / a.page_size], row = t % a.page_size;
         const int64_t stop = end - t < a.page_size - row ? end : t + a.page_size - row;
         const char* at = side.data + page * side.page + row * side.row;
         const float* scale = side.scale ? side.scale + page * side.scale_page + row * side.scale_row : nullptr;
         for (; t < stop; ++t, at += side.row) {
+            // Rows of a head may lie a page of memory apart, where the processor fetches nothing ahead by itself.
+            for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(at + kAhead * side.row + line);
             f(t, at, scale ? *scale : 1.0f);
             if (scale) scale += side.scale_row;
         }
@@ -102,15 +111,17 @@ GM_HD void each_position(const AttentionArgs& a, const CacheSide& side, int64_t 
 template <CacheType T, int G>
 void scores_of(const AttentionArgs& a, const float* q, int64_t begin, int64_t end, int64_t origin, float* to) {
     const int64_t d = a.head_dim, parts = wide_of(d) / kWide;
-    each_position(a, a.keys, begin, end, [&](int64_t t, const char* row, float scale) {
-        f32x16 sum[G];
-        for (int g = 0; g < G; ++g) sum[g] = f32x16(0.0f);
-        for (int64_t c = 0; c < parts; ++c) {
-            const f32x16 key = part<T>(row, c, d);
-            for (int g = 0; g < G; ++g) sum[g] = fma(f32x16::load(q + g * parts * kWide + c * kWide), key, sum[g]);
-        }
-        for (int g = 0; g < G; ++g) to[g * kSplit + (t - origin)] = sum_lanes(sum[g]) * scale;
-    });
+    each_position(a, a.keys, begin, end, d * static_cast<int64_t>(sizeof(typename Numbers<T>::Stored)),
+                  [&](int64_t t, const char* row, float scale) {
+                      f32x16 sum[G];
+                      for (int g = 0; g < G; ++g) sum[g] = f32x16(0.0f);
+                      for (int64_t c = 0; c < parts; ++c) {
+                          const f32x16 key = part<T>(row, c, d);
+                          for (int g = 0; g < G; ++g)
+                              sum[g] = fma(f32x16::load(q + g * parts * kWide + c * kWide), key, sum[g]);
+                      }
+                      for (int g = 0; g < G; ++g) to[g * kSplit + (t - origin)] = sum_lanes(sum[g]) * scale;
+                  });
 }
 
 // Weighted sums of G queries over the values' columns [16 c, 16 c + 16 C).
@@ -121,7 +132,9 @@ void weighted(const AttentionArgs& a, const float* weight, int64_t begin, int64_
     f32x16 sum[G][C];
     for (int g = 0; g < G; ++g)
         for (int i = 0; i < C; ++i) sum[g][i] = f32x16(0.0f);
-    each_position(a, a.values, begin, end, [&](int64_t t, const char* row, float scale) {
+    // All of a row is fetched with its first columns, and is near for the rest.
+    const int64_t bytes = c == 0 ? a.head_dim * static_cast<int64_t>(sizeof(typename Numbers<T>::Stored)) : 0;
+    each_position(a, a.values, begin, end, bytes, [&](int64_t t, const char* row, float scale) {
         f32x16 value[C];
         for (int i = 0; i < C; ++i) value[i] = part<T>(row, c + i, a.head_dim);
         for (int g = 0; g < G; ++g) {
@@ -174,8 +187,9 @@ void queries(const AttentionArgs& a, int64_t from, int64_t begin, int64_t end, i
         to.total[from + g] = sum_lanes(total);
     }
     int64_t c = 0;
-    for (; c + 2 <= parts; c += 2) weighted<T, G, 2>(a, scores, begin, end, origin, c, to.values + from * wide);
-    if (c < parts) weighted<T, G, 1>(a, scores, begin, end, origin, c, to.values + from * wide);
+    for (; c + kColumns <= parts; c += kColumns)
+        weighted<T, G, kColumns>(a, scores, begin, end, origin, c, to.values + from * wide);
+    for (; c < parts; ++c) weighted<T, G, 1>(a, scores, begin, end, origin, c, to.values + from * wide);
 }
 
 template <CacheType T>

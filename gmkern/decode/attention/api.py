@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -136,8 +137,10 @@ def attention(
     wide = many if exact else many.to(torch.float32)
     if chosen == "cpu":
         keys, values = (x if x.stride(3) == 1 or dim == 1 else x.contiguous() for x in (keys, values))
-    given = (wide.contiguous(), keys, values, held.to(torch.int32).contiguous(), table, *scales, slopes, *options)
-    out, lse = ops.attention(*given) if chosen == "cpu" else reference.attention(*given)
+    serve: Callable[..., tuple[Tensor, Tensor]] = ops.attention if chosen == "cpu" else reference.attention
+    out, lse = serve(
+        wide.contiguous(), keys, values, held.to(torch.int32).contiguous(), table, *scales, slopes, *options
+    )
     out = out.to(queries.dtype)
     return Attention(out.squeeze(1), lse.squeeze(1)) if alone else Attention(out, lse)
 
