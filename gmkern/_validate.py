@@ -93,6 +93,13 @@ def number(
     return result
 
 
+def flag(name: str, value: Any) -> bool:
+    """``value`` if it is a bool; texts and numbers, whose truth may surprise, are refused."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise bad(name, describe(value), "True or False", error=TypeError)
+    return bool(value)
+
+
 def one_of(name: str, value: Any, names: Sequence[str]) -> str:
     """``value`` if it is one of ``names``."""
     if value not in names:

@@ -92,6 +92,7 @@ def evaluate(
     fewest = min(one.shape[0] for one in (x, y, h) if one is not None)
     k = _validate.integer("k", k, low=1, high=fewest - 1)
     seed = _validate.integer("seed", seed)
+    strict = _validate.flag("strict", strict)
     tolerance = _validate.number("tolerance", tolerance, low=0)
     level = _validate.number("level", level, above=0)
     if level >= 1:
@@ -104,7 +105,7 @@ def evaluate(
     total = m * m + sum(Sweep.pairs(one.shape[0], m, len(ks) - 1) for one in (x, h) if one is not None)
     with _progress.bar(progress, "evaluate", total) as show:
         sweep = Sweep(show, backend)
-        settings: dict[str, Any] = {"k": k, "ks": ks, "strict": bool(strict), "tolerance": tolerance, "level": level}
+        settings: dict[str, Any] = {"k": k, "ks": ks, "strict": strict, "tolerance": tolerance, "level": level}
         rows = Resamples(m, resamples, seed, TRAIN)
         own = sweep.own(y, ks[-1])
         held_out = None
@@ -123,7 +124,7 @@ def evaluate(
         k=k,
         seed=seed,
         tolerance=tolerance,
-        strict=bool(strict),
+        strict=strict,
         level=level,
         resamples=resamples,
         worst=tuple(

@@ -64,6 +64,7 @@ def prdc(real: ArrayLike, generated: ArrayLike, k: int = 5, *, strict: bool = Tr
     y = samples("generated", generated, like=("real", x), least=2).detach()
     most = min(x.shape[0], y.shape[0]) - 1
     k = _validate.integer("k", k, low=1, high=most)
+    strict = _validate.flag("strict", strict)
     x_radii = knn(x, k=k, exclude_self=True, backend=backend).distances[:, -1].contiguous()
     y_radii = knn(y, k=k, exclude_self=True, backend=backend).distances[:, -1].contiguous()
     in_real = count_within(y, x, x_radii, per="reference", strict=strict, backend=backend)

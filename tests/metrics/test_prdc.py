@@ -97,6 +97,9 @@ def test_ties_at_the_radius() -> None:
         ({"real": torch.zeros(10, 3, 1)}, ValueError, "^real: "),
         ({"generated": torch.tensor([[0.0, 1.0, torch.nan]] * 9)}, ValueError, r"^generated: got nan at \[0, 2\]"),
         ({"backend": "gpu"}, ValueError, "^backend: "),
+        ({"strict": "no"}, TypeError, "^strict: got 'no'.*True or False"),
+        ({"generated": torch.zeros(20, 3, device="meta")}, ValueError, "^generated: got a tensor on meta"),
+        ({"real": torch.zeros(20, 3, device="meta")}, ValueError, "^real: got a tensor on meta"),
     ],
 )
 def test_bad_input(change: dict, error: type[Exception], text: str) -> None:

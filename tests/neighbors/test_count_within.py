@@ -82,6 +82,8 @@ def test_opcheck_and_fullgraph() -> None:
         ({"radii": torch.zeros(10).double()}, TypeError, "^radii: .*float32"),
         ({"radii": torch.full((10,), torch.nan)}, ValueError, "^radii: got nan"),
         ({"per": "both"}, ValueError, "^per: got 'both'"),
+        ({"strict": 1}, TypeError, "^strict: got 1 .*True or False"),
+        ({"queries": torch.zeros(10, 3, device="meta")}, ValueError, "^queries: got a tensor on meta"),
         ({"exclude_self": True}, ValueError, "^exclude_self: "),
         ({"references": torch.zeros(20, 2)}, ValueError, "^references: "),
         ({"references": torch.full((20, 3), torch.nan)}, ValueError, r"^references: got nan at \[0, 0\]"),

@@ -64,7 +64,8 @@ def count_within(
     tensor([2, 3, 2])
     """
     per_reference = _validate.one_of("per", per, ("query", "reference")) == "reference"
-    options = per_reference, bool(strict), bool(exclude_self), backend
+    strict, exclude_self = _validate.flag("strict", strict), _validate.flag("exclude_self", exclude_self)
+    options = per_reference, strict, exclude_self, backend
     if _stream.is_streamed(references):
         return _streamed(queries, references, radii, *options, progress)
     x, y = _points.pair(queries, references)

@@ -85,14 +85,15 @@ def knn(
     """
     k = _validate.integer("k", k, low=1)
     metric = _validate.one_of("metric", metric, METRICS)
+    exclude_self = _validate.flag("exclude_self", exclude_self)
     rows = 0 if block_rows is None else _validate.integer("block_rows", block_rows, low=1)
     if _stream.is_streamed(references):
-        return _streamed(queries, references, k, metric, bool(exclude_self), rows, progress, backend)
+        return _streamed(queries, references, k, metric, exclude_self, rows, progress, backend)
     x, y = _points.pair(queries, references)
     batched = queries.ndim == 3
     _points.check_excludes(exclude_self, x.shape[1], y.shape[1])
     check_k(k, y.shape[1], exclude_self)
-    found = _search(x, y, k, metric, bool(exclude_self), rows, backend)
+    found = _search(x, y, k, metric, exclude_self, rows, backend)
     return found if batched else KNN(found.distances[0], found.indices[0])
 
 
