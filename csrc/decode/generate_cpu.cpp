@@ -1,4 +1,6 @@
-// Many steps of many rows: slots hold sequences, a finished row's slot takes the next row that waits.
+// Many steps of many rows: slots hold sequences, a finished row's slot takes the next row that waits. Where rows are
+// guided, each slot has a twin, S slots on, that holds the unconditional sequence: both draw one token, from logits
+// between and beyond the two.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -27,11 +29,18 @@ struct GenerateJob {
     const float* prefix_cache;
     int64_t prefix_room;  // the positions of each beginning's cache
     const int64_t *prefix_of, *prefix_lengths;
+    const int64_t *side_prompts, *side_ptr;  // of the unconditional sequences
+    const float* scale;                      // null where rows are not guided
 
-    int64_t prompt_length(int64_t row) const { return prompt_ptr[row + 1] - prompt_ptr[row]; }
-    int64_t token(int64_t row, int64_t at) const {
-        const int64_t prompt = prompt_length(row);
-        return at < prompt ? prompts[prompt_ptr[row] + at] : tokens[row * length + at - prompt];
+    bool guided() const { return scale != nullptr; }
+    const int64_t* pointers(bool side) const { return side ? side_ptr : prompt_ptr; }
+    int64_t prompt_length(int64_t row, bool side = false) const {
+        return pointers(side)[row + 1] - pointers(side)[row];
+    }
+    int64_t token(int64_t row, int64_t at, bool side = false) const {
+        const int64_t prompt = prompt_length(row, side);
+        return at < prompt ? (side ? side_prompts : prompts)[pointers(side)[row] + at]
+                           : tokens[row * length + at - prompt];
     }
     // Adds a token to a row; true where the row ends with it.
     bool add(int64_t row, int64_t token) const {
@@ -47,9 +56,9 @@ struct Counts {
     std::atomic<int64_t> next, done, flawed, flaw;
 };
 
-// A slot's row (-1 where it is free) and how many of its tokens the cache holds.
+// A slot's row (-1 where it is free) and how many tokens of its sequence, and of its twin's, the cache holds.
 struct Slot {
-    int64_t row, filled;
+    int64_t row, filled[2];
 };
 
 constexpr int64_t kPromptRows = 128;        // rows a step takes where prompts are read
@@ -63,14 +72,17 @@ struct alignas(64) AlignedBytes {
 // Slots that advance together, with room of their own.
 class Group {
  public:
-    Group(const Engine& engine, const GenerateJob& job, Slot* slots, std::vector<int64_t> mine)
+    // twins: how many slots on a slot's twin stands
+    Group(const Engine& engine, const GenerateJob& job, Slot* slots, int64_t twins, std::vector<int64_t> mine)
         : engine_(engine),
           job_(job),
           slots_(slots),
+          twins_(twins),
           mine_(std::move(mine)),
-          room_(std::max<int64_t>(static_cast<int64_t>(mine_.size()), kPromptRows)),
+          each_(job.guided() ? 2 : 1),
+          room_(std::max<int64_t>(each_ * static_cast<int64_t>(mine_.size()), kPromptRows)),
           logit_rows_(std::min<int64_t>(static_cast<int64_t>(mine_.size()), kLogitRows)),
-          scratch_(engine.shape(), room_, logit_rows_),
+          scratch_(engine.shape(), room_, each_ * logit_rows_),
           outcomes_(static_cast<size_t>(logit_rows_)) {}
 
     // One step of every slot; false where nothing is left to do.
@@ -78,10 +90,10 @@ class Group {
         gather(counts.next);
         if (rows_.empty()) return false;
         engine_.run(scratch_, rows_.data(), static_cast<int64_t>(rows_.size()), spread);
-        for (size_t begin = 0; begin < ready_.size(); begin += kLogitRows) {
-            const int64_t count = std::min<int64_t>(static_cast<int64_t>(ready_.size() - begin), kLogitRows);
-            engine_.final_norm(scratch_, ready_.data() + begin, count);
-            engine_.head(scratch_, count, spread);
+        for (size_t begin = 0; begin < ready_slot_.size(); begin += kLogitRows) {
+            const int64_t count = std::min<int64_t>(static_cast<int64_t>(ready_slot_.size() - begin), kLogitRows);
+            engine_.final_norm(scratch_, ready_.data() + each_ * begin, each_ * count);
+            engine_.head(scratch_, each_ * count, spread);
             const int64_t* slots = ready_slot_.data() + begin;
             const auto draw_some = [&](int64_t from, int64_t to) {
                 for (int64_t i = from; i < to; ++i) outcomes_[static_cast<size_t>(i)] = draw(slots[i], i);
@@ -105,23 +117,31 @@ class Group {
         for (const int64_t s : mine_) {
             if (slots_[s].row < 0) {
                 const int64_t row = next.load() < job_.rows ? next.fetch_add(1) : job_.rows;
-                if (row < job_.rows) slots_[s] = {row, begin_with_prefix(row, s)};
+                if (row < job_.rows) slots_[s] = {row, {begin_with_prefix(row, s), 0}};
             }
             occupied += slots_[s].row >= 0;
         }
-        int64_t spare = room_ - occupied;
+        int64_t spare = room_ - each_ * occupied;
         for (const int64_t s : mine_) {
             Slot& slot = slots_[s];
             if (slot.row < 0) continue;
-            const int64_t known = job_.prompt_length(slot.row) + job_.lengths[slot.row];
-            const int64_t more = std::min(known - slot.filled - 1, spare);
-            spare -= more;
-            for (int64_t i = 0; i <= more; ++i, ++slot.filled)
-                rows_.push_back({job_.token(slot.row, slot.filled), s, slot.filled});
-            if (slot.filled == known) {
-                ready_.push_back(static_cast<int64_t>(rows_.size()) - 1);
-                ready_slot_.push_back(s);
+            int64_t left[2] = {0, 0};
+            for (int side = 0; side < each_; ++side)
+                left[side] = job_.prompt_length(slot.row, side) + job_.lengths[slot.row] - slot.filled[side];
+            // a sequence and its twin take their last known tokens in one step, for both logits that follow
+            const int64_t have = spare + each_, all = left[0] + left[1];
+            const bool whole = all <= have;
+            int64_t used = 0;
+            for (int side = 0; side < each_; ++side) {
+                const int64_t count = whole ? left[side] : std::min(left[side] - (each_ == 2), have - used);
+                for (int64_t i = 0; i < count; ++i, ++slot.filled[side])
+                    rows_.push_back(
+                        {job_.token(slot.row, slot.filled[side], side), s + side * twins_, slot.filled[side]});
+                used += count;
+                if (whole) ready_.push_back(static_cast<int64_t>(rows_.size()) - 1);
             }
+            spare = have - std::max(used, each_);
+            if (whole) ready_slot_.push_back(s);
         }
     }
 
@@ -134,12 +154,21 @@ class Group {
         return count;
     }
 
-    SampleOut draw(int64_t slot, int64_t at) const {
+    // logits [conditional, unconditional] -> the guided ones, in the place of the first; the roundings are those of
+    // gmkern/decode/generate/guidance.py's blend.
+    void blend(float* logits, float scale) const {
+        const float* side = logits + lanes_up(engine_.shape().vocab);
+        for (int64_t i = 0; i < engine_.shape().vocab; ++i) logits[i] = side[i] + scale * (logits[i] - side[i]);
+    }
+
+    SampleOut draw(int64_t slot, int64_t at) {
         static thread_local std::vector<int64_t> history;
         static thread_local std::vector<AlignedBytes> room;
         const int64_t row = slots_[slot].row, vocab = engine_.shape().vocab, drawn = job_.lengths[row];
+        float* logits = scratch_.logits.data() + each_ * at * lanes_up(vocab);
+        if (job_.guided()) blend(logits, job_.scale[row]);
         SampleRow r;
-        r.logits = scratch_.logits.data() + at * lanes_up(vocab);
+        r.logits = logits;
         r.vocab = vocab;
         r.params = job_.params[row];
         r.seed = job_.seed[row];
@@ -174,7 +203,9 @@ class Group {
     const Engine& engine_;
     const GenerateJob& job_;
     Slot* slots_;
+    int64_t twins_;
     std::vector<int64_t> mine_;
+    int64_t each_;  // sequences a slot: 2 where rows are guided
     int64_t room_, logit_rows_;
     EngineScratch scratch_;
     std::vector<SampleOut> outcomes_;
@@ -209,17 +240,22 @@ T* write(const char* name, const Tensor& t, ScalarType dtype, int64_t size) {
     return t.mutable_data_ptr<T>();
 }
 
-void check_job(const GenerateJob& job, const TransformerShape& s, const Tensor& prompts, int64_t room,
-               const Tensor& slots, int64_t prefixes) {
+void check_job(const GenerateJob& job, const TransformerShape& s, const Tensor& prompts, const Tensor& side_prompts,
+               int64_t room, const Tensor& slots, int64_t prefixes) {
     const int64_t n = job.rows;
     GM_CHECK(job.prompt_ptr[0] == 0 && job.prompt_ptr[n] == prompts.numel(), "prompt_ptr: does not span prompts");
+    GM_CHECK(!job.guided() || (job.side_ptr[0] == 0 && job.side_ptr[n] == side_prompts.numel()),
+             "side_ptr: does not span side_prompts");
     for (int64_t i = 0; i < n; ++i) {
         const int64_t prompt = job.prompt_length(i);
         GM_CHECK(prompt >= 1 && prompt <= room && job.length <= room - prompt, "prompts: row ", i, " has ", prompt,
                  " tokens and may draw ", job.length, "; takes 1 or more, and together at most ", room);
         GM_CHECK(job.lengths[i] >= 0 && job.lengths[i] <= job.length, "lengths: got ", job.lengths[i]);
-        for (int64_t at = 0; at < prompt + job.lengths[i]; ++at) {
-            const int64_t token = job.token(i, at);
+        const int64_t side = job.guided() ? job.prompt_length(i, true) : 0;
+        GM_CHECK(!job.guided() || (side >= 1 && side <= room && job.length <= room - side), "side_prompts: row ", i,
+                 " has ", side, " tokens and may draw ", job.length, "; takes 1 or more, and together at most ", room);
+        for (int64_t at = 0; at < prompt + job.lengths[i] + side; ++at) {
+            const int64_t token = at < side ? job.token(i, at, true) : job.token(i, at - side);
             GM_CHECK(token >= 0 && token < s.vocab, "prompts: got ", token, "; takes ids in [0, ", s.vocab, ")");
         }
     }
@@ -234,9 +270,10 @@ void check_job(const GenerateJob& job, const TransformerShape& s, const Tensor& 
     const Slot* slot = reinterpret_cast<const Slot*>(slots.const_data_ptr<int64_t>());
     for (int64_t i = 0; i < slots.size(0); ++i) {
         if (slot[i].row < 0) continue;
-        GM_CHECK(slot[i].row < n && slot[i].filled >= 0 && job.lengths[slot[i].row] < job.length &&
-                     slot[i].filled < job.prompt_length(slot[i].row) + job.lengths[slot[i].row],
-                 "slots: slot ", i, " does not fit its row");
+        for (int side = 0; side <= job.guided(); ++side)
+            GM_CHECK(slot[i].row < n && slot[i].filled[side] >= 0 && job.lengths[slot[i].row] < job.length &&
+                         slot[i].filled[side] < job.prompt_length(slot[i].row, side) + job.lengths[slot[i].row],
+                     "slots: slot ", i, " does not fit its row");
     }
 }
 
@@ -244,13 +281,15 @@ void generate_steps(const Tensor& packed, const Tensor& turns, Tensor cache, con
                     const Tensor& prompt_ptr, const Tensor& end_tokens, const Tensor& seed, const Tensor& sample_ids,
                     const Tensor& params, Tensor slots, Tensor progress, Tensor tokens, Tensor lengths, Tensor logprobs,
                     Tensor raw_logprobs, Tensor log_kept_mass, Tensor finished, Tensor order,
-                    const Tensor& prefix_cache, const Tensor& prefix_of, const Tensor& prefix_lengths, int64_t steps,
+                    const Tensor& prefix_cache, const Tensor& prefix_of, const Tensor& prefix_lengths,
+                    const Tensor& side_prompts, const Tensor& side_ptr, const Tensor& scale, int64_t steps,
                     const std::vector<int64_t>& shape, double eps) {
     const Engine engine = make_engine(packed, turns, cache, transformer_shape(shape, eps));
     check_dim("tokens", tokens, 2);
     const int64_t n = tokens.size(0), length = tokens.size(1);
     constexpr auto kLong = ScalarType::Long;
     constexpr auto kFloat = ScalarType::Float;
+    const bool guided = scale.numel() > 0;
     const GenerateJob job{
         n,
         length,
@@ -272,17 +311,22 @@ void generate_steps(const Tensor& packed, const Tensor& turns, Tensor cache, con
         read<float>("prefix_cache", prefix_cache, kFloat, prefix_cache.numel()),
         prefix_cache.dim() == 5 ? prefix_cache.size(3) : 0,
         read<int64_t>("prefix_of", prefix_of, kLong, n),
-        read<int64_t>("prefix_lengths", prefix_lengths, kLong, prefix_lengths.numel())};
+        read<int64_t>("prefix_lengths", prefix_lengths, kLong, prefix_lengths.numel()),
+        read<int64_t>("side_prompts", side_prompts, kLong, side_prompts.numel()),
+        read<int64_t>("side_ptr", side_ptr, kLong, guided ? n + 1 : 0),
+        guided ? read<float>("scale", scale, kFloat, n) : nullptr};
     check_dim("prefix_cache", prefix_cache, 5);
     for (const int axis : {1, 2, 4}) check_size("prefix_cache", prefix_cache, axis, cache.size(axis));
     check_size("prefix_lengths", prefix_lengths, 0, prefix_cache.size(0));
-    check_size("slots", slots, 0, cache.size(0));
-    auto* slot = reinterpret_cast<Slot*>(write<int64_t>("slots", slots, kLong, 2 * cache.size(0)));
+    check_dim("slots", slots, 2);
+    const int64_t count = slots.size(0);
+    check_size("cache", cache, 0, guided ? 2 * count : count);
+    auto* slot = reinterpret_cast<Slot*>(write<int64_t>("slots", slots, kLong, 3 * count));
     int64_t* reached = write<int64_t>("progress", progress, kLong, 4);
-    check_job(job, engine.shape(), prompts, std::min(cache.size(3), engine.shape().max_len), slots,
+    check_job(job, engine.shape(), prompts, side_prompts, std::min(cache.size(3), engine.shape().max_len), slots,
               prefix_cache.size(0));
     int64_t taken = 0;
-    for (int64_t s = 0; s < cache.size(0); ++s) taken += slot[s].row >= 0;
+    for (int64_t s = 0; s < count; ++s) taken += slot[s].row >= 0;
     GM_CHECK(reached[0] >= 0 && reached[0] <= n && reached[1] >= 0 && reached[1] + taken <= reached[0],
              "progress: got ", reached[0], " rows begun and ", reached[1], " done with ", taken,
              " in slots; takes as many as there are, up to ", n);
@@ -292,15 +336,15 @@ void generate_steps(const Tensor& packed, const Tensor& turns, Tensor cache, con
     Counts counts{{reached[0]}, {reached[1]}, {reached[2]}, {reached[3]}};
     std::vector<int64_t> live;
     for (const bool taken : {true, false})  // slots in use first, so that they are dealt evenly
-        for (int64_t s = 0; s < cache.size(0); ++s)
+        for (int64_t s = 0; s < count; ++s)
             if ((slot[s].row >= 0) == taken && (taken || static_cast<int64_t>(live.size()) < n)) live.push_back(s);
     const int64_t busy = static_cast<int64_t>(live.size());
-    const int64_t groups = groups_for(busy, engine, cache.size(3));
+    const int64_t groups = groups_for(guided ? 2 * busy : busy, engine, cache.size(3));
     std::vector<std::unique_ptr<Group>> group;
     for (int64_t g = 0; g < groups; ++g) {
         std::vector<int64_t> mine;
         for (int64_t i = g; i < busy; i += groups) mine.push_back(live[static_cast<size_t>(i)]);
-        group.push_back(std::make_unique<Group>(engine, job, slot, std::move(mine)));
+        group.push_back(std::make_unique<Group>(engine, job, slot, count, std::move(mine)));
     }
     const auto advance = [&](int64_t begin, int64_t end) {
         for (int64_t g = begin; g < end; ++g)

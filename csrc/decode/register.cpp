@@ -39,17 +39,18 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
         "transformer_hidden(Tensor packed, Tensor turns, Tensor(a!) cache, Tensor tokens, Tensor slots, "
         "Tensor positions, Tensor wanted, int[] shape, float eps) -> Tensor");
     m.def("transformer_head(Tensor packed, Tensor hidden, int[] shape) -> Tensor");
-    // up to `steps` steps of all slots; slots [S, 2]: row (-1: free) and tokens cached; progress [4]: next row, rows
-    // done, a row that could not be drawn for or -1, its SampleFlaw; params [N, 10] fp64 as for sample;
-    // order [N]: rows as they were done; prefix_cache [G, layers, kv_heads, P, ...]: caches of beginnings that rows
-    // share, prefix_of [N] the one of each row or -1, prefix_lengths [G] how many tokens each holds, fewer than its
-    // rows' prompts
+    // up to `steps` steps of all slots; slots [S, 3]: row (-1: free), tokens cached, and those of its twin; progress
+    // [4]: next row, rows done, a row that could not be drawn for or -1, its SampleFlaw; params [N, 10] fp64 as for
+    // sample; order [N]: rows as they were done; prefix_cache [G, layers, kv_heads, P, ...]: caches of beginnings that
+    // rows share, prefix_of [N] the one of each row or -1, prefix_lengths [G] how many tokens each holds, fewer than
+    // its rows' prompts; side_prompts, side_ptr [N + 1], scale [N] fp32: guidance's unconditional prompts, whose caches
+    // stand S slots on, or all empty
     m.def(
         "generate_steps(Tensor packed, Tensor turns, Tensor(a!) cache, Tensor prompts, Tensor prompt_ptr, "
         "Tensor end_tokens, Tensor seed, Tensor sample_ids, Tensor params, Tensor(b!) slots, Tensor(c!) progress, "
         "Tensor(d!) tokens, Tensor(e!) lengths, "
         "Tensor(f!) logprobs, Tensor(g!) raw_logprobs, Tensor(h!) log_kept_mass, Tensor(i!) finished, Tensor(j!) "
         "order, Tensor prefix_cache, "
-        "Tensor prefix_of, Tensor prefix_lengths, SymInt steps, "
+        "Tensor prefix_of, Tensor prefix_lengths, Tensor side_prompts, Tensor side_ptr, Tensor scale, SymInt steps, "
         "int[] shape, float eps) -> ()");
 }

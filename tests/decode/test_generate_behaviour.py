@@ -136,6 +136,16 @@ def test_a_guided_row_does_not_change_with_its_batch(generator):
     assert torch.equal(plain.tokens, zero.tokens)
 
 
+def test_guidance_in_the_engine_is_guidance_step_by_step(generator):
+    """A hook that allows everything takes the steps from Python; prompts longer than one step reads (128 tokens)."""
+    model = build("llama", max_seq_len=200)
+    given, without = prompts(generator, (3, 150, 1, 9)), prompts(generator, (140, 2, 1, 170))
+    arguments = {"max_new_tokens": 7, "seed": 3, "end_token": 5, "guidance": Guidance(1.5, without)}
+    stepped = generate(model, given, mask_fn=lambda t, _: torch.ones(t.shape[0], VOCAB).bool(), **arguments)
+    for size in (1, 3, None):
+        assert same(generate(model, given, batch_size=size, **arguments), stepped)
+
+
 @pytest.mark.parametrize("hook", [None, lambda t, _: torch.ones(t.shape[0], VOCAB).bool()])
 def test_a_stream_is_the_rows_in_the_order_they_end(hook, generator, monkeypatch):
     model = build()

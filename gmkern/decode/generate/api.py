@@ -211,7 +211,7 @@ def _run(
     if chosen == "reference":
         _check_no_format(weights, "backend 'reference'")
         return _stepped(ReferenceSteps(model), job, model.embedding.weight.device, "reference")
-    if job.mask_fn is None and job.logits_processor is None and job.guide is None:
+    if job.mask_fn is None and job.logits_processor is None:
         return engine.run(model, job, weights)
     return _stepped(engine.EngineSteps(model, weights), job, torch.device("cpu"), "cpu")
 

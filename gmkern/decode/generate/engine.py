@@ -55,7 +55,16 @@ class EngineSteps:
 
 def _most_rows(weights: packed.Packed, job: Job) -> int:
     length = int(job.prompt_lengths.max()) + job.max_new_tokens
-    return max(1, min(256, _CACHE // (4 * packed.cache_floats(weights.config, length))))
+    return max(1, min(256, _CACHE // (4 * packed.cache_floats(weights.config, length) * (2 if job.guide else 1))))
+
+
+def _sides(job: Job, rows: range) -> tuple[Tensor, Tensor, Tensor]:
+    """(prompts of the unconditional sequences, where each begins and ends, scales), or three empty tensors."""
+    if job.guide is None:
+        return torch.arange(0), torch.arange(0), torch.empty(0)
+    prompts = job.guide.prompts[rows.start : rows.stop]
+    pointers = torch.tensor([0, *(prompt.numel() for prompt in prompts)]).cumsum(0)
+    return torch.cat(prompts), pointers, job.guide.scale[rows.start : rows.stop].float().contiguous()
 
 
 def run(model: Transformer, job: Job, format: str | None = None) -> Iterator[tuple[Generation, Tensor]]:
@@ -85,11 +94,13 @@ def _part(most: int, weights: packed.Packed, job: Job, rows: range, out: Generat
     mine = torch.arange(begin, end)
     pointers = job.prompt_ptr[begin : end + 1]
     prompts, pointers = job.prompts[pointers[0] : pointers[-1]], pointers - pointers[0]
-    length = int(job.prompt_lengths[begin:end].max()) + job.max_new_tokens
-    cache = packed.new_cache(weights.config, min(job.batch_size or most, count), length)
+    sides = _sides(job, rows)
+    longest = max(int(lengths.max()) for lengths in (pointers.diff(), sides[1].diff()) if lengths.numel())
+    size = min(job.batch_size or most, count)
+    cache = packed.new_cache(weights.config, 2 * size if job.guide else size, longest + job.max_new_tokens)
     turns = packed.turns(weights.config, cache.shape[3])
     prefix = _prefixes(weights, prompts, pointers, job.num_samples)
-    slots = torch.tensor([-1, 0]).repeat(cache.shape[0], 1)
+    slots = torch.tensor([-1, 0, 0]).repeat(size, 1)
     counts = torch.tensor([0, 0, -1, 0])  # the next row, the rows done, a row that could not be drawn for, and why
     order, seed = torch.zeros(count, dtype=torch.int64), job.seed.expand(job.rows)[mine]
     params = rows_of(job.params, mine).packed(count, seed.device, row_values(job.epsilon, mine))
@@ -114,6 +125,7 @@ def _part(most: int, weights: packed.Packed, job: Job, rows: range, out: Generat
             out.finished[begin:end],
             order,
             *prefix,
+            *sides,
             steps,
             weights.shape,
             weights.eps,
