@@ -85,7 +85,7 @@ OWNERS: tuple[Owner, ...] = (
         "dynamics.energy_and_forces",
         "cpu",
         "reference",
-        ("energy_and_forces", "hessian_times"),
+        ("energy_and_forces", "energy_and_forces_backward"),
         "no GPU kernel of one evaluation yet",
     ),
     Owner(

@@ -9,9 +9,15 @@
 
 namespace gm {
 
-// Shapes alone: for a launcher that cannot read the tensors' values.
-inline void check_batch_shapes(const Tensor& positions, const Tensor& system_ptr, const std::vector<int64_t>& kinds,
-                               const Tensor& parameters, const Tensor& cell, const Tensor& inverse) {
+// A potential and the boxes, as the ops take them.
+struct Potential {
+    const Tensor& types;
+    const std::vector<int64_t>&kinds, &sizes;
+    const Tensor &parameters, &cell, &inverse;
+};
+
+// Shapes alone: for a launcher that cannot read the tensors' values. Gives how many types there are.
+inline int64_t check_batch_shapes(const Tensor& positions, const Tensor& system_ptr, const Potential& p) {
     const auto dtype = positions.scalar_type();
     GM_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, "positions: got dtype ",
              torch::headeronly::toString(dtype), "; takes Float or Double");
@@ -20,20 +26,42 @@ inline void check_batch_shapes(const Tensor& positions, const Tensor& system_ptr
     check_dtype("system_ptr", system_ptr, ScalarType::Long);
     GM_CHECK(system_ptr.size(0) >= 1, "system_ptr: got shape [0]; takes S + 1 offsets");
     const int64_t dim = positions.size(1), systems = system_ptr.size(0) - 1;
-    check_dim("parameters", parameters, 1);
-    check_dtype("parameters", parameters, ScalarType::Double);
-    GM_CHECK(kinds.size() <= static_cast<size_t>(kMostTerms), "kinds: got ", kinds.size(), " terms; takes up to ",
+    check_dim("types", p.types, 1);
+    check_dtype("types", p.types, ScalarType::Long);
+    GM_CHECK(p.types.size(0) == 0 || p.types.size(0) == positions.size(0), "types: got shape ", shape_text(p.types),
+             "; takes [0] or [", positions.size(0), "]");
+    check_dim("parameters", p.parameters, 1);
+    check_dtype("parameters", p.parameters, ScalarType::Double);
+    GM_CHECK(p.kinds.size() <= static_cast<size_t>(kMostTerms), "kinds: got ", p.kinds.size(), " terms; takes up to ",
              kMostTerms);
-    int64_t wanted = 0;
-    for (const int64_t kind : kinds) {
-        GM_CHECK(kind == kLennardJones || kind == kHarmonic, "kinds: got ", kind, "; takes 0 or 1");
+    GM_CHECK(p.sizes.size() == p.kinds.size(), "sizes: got ", p.sizes.size(), "; takes one a kind, ", p.kinds.size());
+    int64_t wanted = 0, types = 1;
+    for (size_t t = 0; t < p.kinds.size(); ++t) {
+        const int64_t kind = p.kinds[t], size = p.sizes[t];
+        GM_CHECK(kind >= 0 && kind < kKinds, "kinds: got ", kind, "; takes 0 to ", kKinds - 1);
         GM_CHECK(kind == kHarmonic || dim == 2 || dim == 3, "positions: got dimension ", dim,
-                 "; pair terms take 2 or 3");
-        wanted += kind == kHarmonic ? 1 + dim : 4;
+                 "; terms between atoms take 2 or 3");
+        int64_t own = 1;
+        const int64_t each = is_pair(kind) ? kPairParameters : kind == kBonds ? kBondParameters : 1 + dim;
+        if (is_pair(kind))
+            while (own < kMostTypes && own * own * each < size) ++own;
+        else if (kind == kHarmonic)
+            own = size / each;
+        const int64_t full = is_pair(kind) ? own * own * each : kind == kBonds ? size / each * each : own * each;
+        GM_CHECK(size == full && size >= 0 && own >= 1 && own <= kMostTypes, "sizes: got ", size, " for kind ", kind,
+                 "; takes ", each, " numbers for each ",
+                 is_pair(kind)    ? "pair of types"
+                 : kind == kBonds ? "bond"
+                                  : "type",
+                 ", of up to ", kMostTypes, " types");
+        GM_CHECK(own == 1 || types == 1 || own == types, "sizes: got terms of ", types, " and of ", own, " types");
+        types = own > types ? own : types;
+        wanted += size;
     }
-    check_size("parameters", parameters, 0, wanted);
-    for (const auto* box : {&cell, &inverse}) {
-        const char* name = box == &cell ? "cell" : "inverse";
+    GM_CHECK(types == 1 || p.types.size(0) == positions.size(0), "types: got none; the terms take ", types, " types");
+    check_size("parameters", p.parameters, 0, wanted);
+    for (const auto* box : {&p.cell, &p.inverse}) {
+        const char* name = box == &p.cell ? "cell" : "inverse";
         check_dim(name, *box, 3);
         check_dtype(name, *box, ScalarType::Double);
         const int64_t boxes = box->size(0);
@@ -42,7 +70,8 @@ inline void check_batch_shapes(const Tensor& positions, const Tensor& system_ptr
         check_size(name, *box, 1, dim);
         check_size(name, *box, 2, dim);
     }
-    check_size("inverse", inverse, 0, cell.size(0));
+    check_size("inverse", p.inverse, 0, p.cell.size(0));
+    return types;
 }
 
 struct Batch {
@@ -50,32 +79,51 @@ struct Batch {
     const int64_t* ptr;
     int64_t systems, atoms, largest;
 };
-inline Batch check_batch(const Tensor& positions, const Tensor& system_ptr, const std::vector<int64_t>& kinds,
-                         const Tensor& parameters, const Tensor& cell, const Tensor& inverse) {
-    check_batch_shapes(positions, system_ptr, kinds, parameters, cell, inverse);
+inline Batch check_batch(const Tensor& positions, const Tensor& system_ptr, const Potential& p) {
+    Batch b;
+    b.field.type_count = check_batch_shapes(positions, system_ptr, p);
     check_contiguous_cpu("positions", positions);
     check_contiguous_cpu("system_ptr", system_ptr);
-    check_contiguous_cpu("parameters", parameters);
-    check_contiguous_cpu("cell", cell);
-    check_contiguous_cpu("inverse", inverse);
-    Batch b;
-    b.field = {positions.size(1),
-               static_cast<int64_t>(kinds.size()),
-               kinds.data(),
-               parameters.const_data_ptr<double>(),
-               cell.size(0),
-               cell.const_data_ptr<double>(),
-               inverse.const_data_ptr<double>()};
+    check_contiguous_cpu("types", p.types);
+    check_contiguous_cpu("parameters", p.parameters);
+    check_contiguous_cpu("cell", p.cell);
+    check_contiguous_cpu("inverse", p.inverse);
+    b.field.dim = positions.size(1);
+    b.field.terms = static_cast<int64_t>(p.kinds.size());
+    b.field.kinds = p.kinds.data();
+    b.field.sizes = p.sizes.data();
+    b.field.parameters = p.parameters.const_data_ptr<double>();
+    b.field.parameter_count = p.parameters.size(0);
+    b.field.types = p.types.const_data_ptr<int64_t>();
+    b.field.boxes = p.cell.size(0);
+    b.field.cell = p.cell.const_data_ptr<double>();
+    b.field.inverse = p.inverse.const_data_ptr<double>();
     b.ptr = system_ptr.const_data_ptr<int64_t>();
     b.systems = system_ptr.size(0) - 1;
     b.atoms = positions.size(0);
     b.largest = 0;
     GM_CHECK(b.ptr[0] == 0 && b.ptr[b.systems] == b.atoms, "system_ptr: got ", b.ptr[0], " to ", b.ptr[b.systems],
              "; takes 0 to ", b.atoms);
+    int64_t smallest = b.atoms;
     for (int64_t s = 0; s < b.systems; ++s) {
         const int64_t size = b.ptr[s + 1] - b.ptr[s];
         GM_CHECK(size >= 0, "system_ptr: falls after entry ", s, "; takes offsets that rise");
         if (size > b.largest) b.largest = size;
+        if (size < smallest) smallest = size;
+    }
+    if (b.field.type_count > 1)
+        for (int64_t i = 0; i < b.atoms; ++i)
+            GM_CHECK(b.field.types[i] >= 0 && b.field.types[i] < b.field.type_count, "types: got ", b.field.types[i],
+                     "; takes 0 to ", b.field.type_count - 1);
+    b.field.pair_terms = 0;
+    const double* q = b.field.parameters;
+    for (size_t t = 0; t < p.kinds.size(); q += p.sizes[t++]) {
+        b.field.pair_terms += is_pair(p.kinds[t]);
+        if (p.kinds[t] != kBonds || b.systems == 0) continue;
+        for (int64_t at = 0; at < p.sizes[t]; at += kBondParameters)
+            for (int64_t end = at; end < at + 2; ++end)
+                GM_CHECK(q[end] >= 0.0 && q[end] < static_cast<double>(smallest), "parameters: got a bond with atom ",
+                         q[end], "; takes 0 to ", smallest - 1, ", the atoms of the smallest system");
     }
     return b;
 }

@@ -12,8 +12,11 @@ namespace gm {
 struct FieldArgs {
     int64_t dim;
     int64_t terms;
-    const int64_t* kinds;          // [terms]
+    const int64_t *kinds, *sizes;  // [terms] each; sizes: how many parameters
     const double* parameters;      // one term's after another's
+    int64_t parameter_count, pair_terms;
+    int64_t type_count;            // 1: all atoms alike
+    const int64_t* types;          // [M], where type_count > 1
     int64_t boxes;                 // 0 (not periodic), 1 (one for all) or S
     const double *cell, *inverse;  // [boxes, D, D] each
 };
@@ -70,16 +73,23 @@ GM_HD int64_t trajectory_scratch(int64_t count, int64_t dim) {
     return lanes * (7 * dim + 4) + 64;  // x, v, f, a stage, two sums and noise; masses twice, energies, and slack
 }
 GM_HD int64_t energy_scratch(int64_t count, int64_t dim) { return padded_atoms(count) * (3 * dim + 2) + 64; }
+// A third axis, and six parameters of each pair term between each atom and each type; as many slopes for an adjoint.
+inline int64_t field_scratch(const FieldArgs& a, int64_t count, bool with_slopes) {
+    return padded_atoms(count) * (2 + a.type_count * a.pair_terms * 6 * (with_slopes ? 2 : 1));
+}
 
 GM_DECLARE_ISA(void, trajectory_fp32, (const TrajectoryArgs<float>&, const SystemArgs<float>&, float*))
 GM_DECLARE_ISA(void, trajectory_fp64, (const TrajectoryArgs<double>&, const SystemArgs<double>&, double*))
 
-// One system's energy and forces [count, D]; with `u` [count, D], its Hessian times u in place of the forces.
+// One system's energy and forces [count, D]; or with `u` [count, D], the gradient of by_energy * energy + the sum of
+// u * forces, in place of the forces and, added, in the parameters.
 template <class R>
 struct EnergyArgs {
     FieldArgs field;
-    int64_t index, count;
+    int64_t index, first, count;
     const R *x, *u;
+    double by_energy;
+    double* parameters;  // or nullptr
     R *energy, *out;
 };
 GM_DECLARE_ISA(void, energy_forces_fp32, (const EnergyArgs<float>&, float*))

@@ -1,4 +1,4 @@
-// Energy and forces of one system, or its Hessian times a vector: compiled once per instruction set.
+// Energy and forces of one system, or their adjoint: compiled once per instruction set.
 #include "dynamics/system_field.h"
 
 namespace gm {
@@ -11,13 +11,13 @@ void energy_forces(const EnergyArgs<R>& a, R* scratch) {
     R *x = scratch, *f = x + dim * stride, *u = f + dim * stride, *e = u + dim * stride;
     for (int64_t i = 0; i < 2 * dim * stride; ++i) x[i] = R(0);
     to_arrays(a.x, a.count, dim, stride, x);
-    const SystemField<R> field(a.field, a.index);
+    SystemField<R> field(a.field, a.index, a.first, a.count, scratch + energy_scratch(a.count, dim));
     if (a.u != nullptr) {
         for (int64_t i = 0; i < dim * stride; ++i) u[i] = R(0);
         to_arrays(a.u, a.count, dim, stride, u);
-        field.template evaluate<Want::hessian_times>(x, u, f, e, a.count, stride);
+        field.pull_back(x, f, e, {u, a.by_energy, a.parameters});
     } else {
-        *a.energy = static_cast<R>(field.template evaluate<Want::forces_and_energy>(x, u, f, e, a.count, stride));
+        *a.energy = static_cast<R>(field.template evaluate<Want::forces_and_energy>(x, f, e));
     }
     from_arrays(f, a.count, dim, stride, a.out);
 }

@@ -9,46 +9,78 @@ namespace gm {
 namespace {
 
 template <class R>
-void run(void (*body)(const EnergyArgs<R>&, R*), const Batch& b, const Tensor& positions, const Tensor* directions,
-         Tensor* energy, Tensor& out) {
+void run(void (*body)(const EnergyArgs<R>&, R*), const Batch& b, const Tensor& positions, Tensor& energy,
+         Tensor& forces) {
     const R* x = positions.const_data_ptr<R>();
-    const R* u = directions != nullptr ? directions->const_data_ptr<R>() : nullptr;
-    R* e = energy != nullptr ? energy->mutable_data_ptr<R>() : nullptr;
-    R* to = out.mutable_data_ptr<R>();
+    R *e = energy.mutable_data_ptr<R>(), *to = forces.mutable_data_ptr<R>();
+    const int64_t dim = b.field.dim;
     for_each_system<R>(
-        b.systems, energy_scratch(b.largest, b.field.dim), positions.scalar_type(), [&](int64_t s, R* scratch) {
-            const int64_t at = b.ptr[s] * b.field.dim;
-            EnergyArgs<R> args = {b.field, s, b.ptr[s + 1] - b.ptr[s], x + at, nullptr, nullptr, to + at};
-            if (u != nullptr) args.u = u + at;
-            if (e != nullptr) args.energy = e + s;
-            body(args, scratch);
+        b.systems, energy_scratch(b.largest, dim) + field_scratch(b.field, b.largest, false), positions.scalar_type(),
+        [&](int64_t s, R* scratch) {
+            const int64_t first = b.ptr[s], at = first * dim;
+            body({b.field, s, first, b.ptr[s + 1] - first, x + at, nullptr, 0.0, nullptr, e + s, to + at}, scratch);
         });
 }
 
-std::tuple<Tensor, Tensor> energy_and_forces(const Tensor& positions, const Tensor& system_ptr,
-                                             std::vector<int64_t> kinds, const Tensor& parameters, const Tensor& cell,
-                                             const Tensor& inverse) {
-    const Batch b = check_batch(positions, system_ptr, kinds, parameters, cell, inverse);
+// Slopes of the parameters come one system after another, and are summed in that order.
+template <class R>
+void run_backward(void (*body)(const EnergyArgs<R>&, R*), const Batch& b, const Tensor& positions,
+                  const Tensor& grad_energy, const Tensor& grad_forces, Tensor& out, Tensor& slopes) {
+    const R *x = positions.const_data_ptr<R>(), *u = grad_forces.const_data_ptr<R>(),
+            *by_energy = grad_energy.const_data_ptr<R>();
+    R* to = out.mutable_data_ptr<R>();
+    const int64_t dim = b.field.dim;
+    double* sums = slopes.numel() > 0 ? slopes.mutable_data_ptr<double>() : nullptr;
+    for_each_system<R>(b.systems, energy_scratch(b.largest, dim) + field_scratch(b.field, b.largest, true),
+                       positions.scalar_type(), [&](int64_t s, R* scratch) {
+                           const int64_t first = b.ptr[s], at = first * dim;
+                           double* own = sums == nullptr ? nullptr : sums + s * b.field.parameter_count;
+                           body({b.field, s, first, b.ptr[s + 1] - first, x + at, u + at,
+                                 static_cast<double>(by_energy[s]), own, nullptr, to + at},
+                                scratch);
+                       });
+}
+
+std::tuple<Tensor, Tensor> energy_and_forces(const Tensor& positions, const Tensor& system_ptr, const Tensor& types,
+                                             std::vector<int64_t> kinds, std::vector<int64_t> sizes,
+                                             const Tensor& parameters, const Tensor& cell, const Tensor& inverse) {
+    const Batch b = check_batch(positions, system_ptr, {types, kinds, sizes, parameters, cell, inverse});
     Tensor energy = torch::stable::empty({b.systems}, positions.scalar_type());
     Tensor forces = torch::stable::empty_like(positions);
     if (positions.scalar_type() == ScalarType::Double)
-        run<double>(GM_CALL_ISA(energy_forces_fp64), b, positions, nullptr, &energy, forces);
+        run<double>(GM_CALL_ISA(energy_forces_fp64), b, positions, energy, forces);
     else
-        run<float>(GM_CALL_ISA(energy_forces_fp32), b, positions, nullptr, &energy, forces);
+        run<float>(GM_CALL_ISA(energy_forces_fp32), b, positions, energy, forces);
     return {energy, forces};
 }
 
-Tensor hessian_times(const Tensor& positions, const Tensor& directions, const Tensor& system_ptr,
-                     std::vector<int64_t> kinds, const Tensor& parameters, const Tensor& cell, const Tensor& inverse) {
-    const Batch b = check_batch(positions, system_ptr, kinds, parameters, cell, inverse);
-    check_like_positions("directions", directions, positions);
-    check_contiguous_cpu("directions", directions);
+std::tuple<Tensor, Tensor> energy_and_forces_backward(const Tensor& positions, const Tensor& grad_energy,
+                                                      const Tensor& grad_forces, const Tensor& system_ptr,
+                                                      const Tensor& types, std::vector<int64_t> kinds,
+                                                      std::vector<int64_t> sizes, const Tensor& parameters,
+                                                      const Tensor& cell, const Tensor& inverse, bool with_parameters) {
+    const Batch b = check_batch(positions, system_ptr, {types, kinds, sizes, parameters, cell, inverse});
+    check_like_positions("grad_forces", grad_forces, positions);
+    check_contiguous_cpu("grad_forces", grad_forces);
+    check_dim("grad_energy", grad_energy, 1);
+    check_dtype("grad_energy", grad_energy, positions.scalar_type());
+    check_size("grad_energy", grad_energy, 0, b.systems);
+    check_contiguous_cpu("grad_energy", grad_energy);
     Tensor out = torch::stable::empty_like(positions);
+    const int64_t count = b.field.parameter_count;
+    Tensor slopes = torch::stable::empty({with_parameters ? b.systems : 0, count}, ScalarType::Double);
+    torch::stable::fill_(slopes, 0.0);
     if (positions.scalar_type() == ScalarType::Double)
-        run<double>(GM_CALL_ISA(energy_forces_fp64), b, positions, &directions, nullptr, out);
+        run_backward<double>(GM_CALL_ISA(energy_forces_fp64), b, positions, grad_energy, grad_forces, out, slopes);
     else
-        run<float>(GM_CALL_ISA(energy_forces_fp32), b, positions, &directions, nullptr, out);
-    return out;
+        run_backward<float>(GM_CALL_ISA(energy_forces_fp32), b, positions, grad_energy, grad_forces, out, slopes);
+    Tensor total = torch::stable::empty({count}, ScalarType::Double);
+    torch::stable::fill_(total, 0.0);
+    double* to = total.mutable_data_ptr<double>();
+    const double* from = slopes.const_data_ptr<double>();
+    for (int64_t s = 0; s < slopes.size(0); ++s)
+        for (int64_t p = 0; p < count; ++p) to[p] += from[s * count + p];
+    return {out, total};
 }
 
 }  // namespace
@@ -56,5 +88,5 @@ Tensor hessian_times(const Tensor& positions, const Tensor& directions, const Te
 
 STABLE_TORCH_LIBRARY_IMPL(gmkern, CPU, m) {
     m.impl("energy_and_forces", TORCH_BOX(&gm::energy_and_forces));
-    m.impl("hessian_times", TORCH_BOX(&gm::hessian_times));
+    m.impl("energy_and_forces_backward", TORCH_BOX(&gm::energy_and_forces_backward));
 }

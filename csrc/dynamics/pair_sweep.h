@@ -43,136 +43,168 @@ GM_HD f64x16 nearest(f64x16 a) { return (a + f64x16(0x1.8p52)) - f64x16(0x1.8p52
 
 namespace {
 
-// The pair part of a potential: one term without a cutoff, or a list of them.
+enum class Want { forces, forces_and_energy, adjoint };
+
+// What the sweeps of one system share. Out: forces in f, or for an adjoint the gradient of by_energy * energy + the sum
+// of u * forces; energies of the atoms (half of each pair counted at each end, so their sum is twice the energy) in e.
 template <class R>
-struct OneTerm {
+struct SweepArgs {
+    const R *x[3], *u[3];  // each axis; in two dimensions the third is zeros
+    R* f[3];
+    R* e;
+    int64_t count, stride;
+    R by_energy;
+};
+
+// One Lennard-Jones without a cutoff, types or a box: all that the inner loop does.
+template <class R>
+struct PlainPairs {
+    using V = x16<R>;
     PairTerm<R> term;
-    template <class F>
-    GM_HD F pull(F, F inverse_r2) const {
-        return pair_pull(term, inverse_r2);
-    }
-    template <class F>
-    GM_HD F energy(F, F inverse_r2) const {
-        return pair_energy(term, inverse_r2);
-    }
-    template <class F>
-    GM_HD F slope(F, F inverse_r2) const {
-        return pair_slope(term, inverse_r2);
+    static constexpr bool kPlain = true;
+    struct Row {};
+    GM_HD Row row(int64_t) const { return {}; }
+    template <Want want>
+    GM_HD PairValues<V> values(Row, int64_t, V r2, V, V, V) const {
+        return pair_values<want == Want::forces_and_energy, false>(kLennardJones, 0, term, r2, reciprocal(r2));
     }
 };
+
+// Any terms: parameter k of term t between atom i and an atom of type y is table[((y * count + t) * 6 + k) * stride +
+// i].
 template <class R>
-struct TermList {
-    const PairTerm<R>* terms;
-    int64_t count;
-    // A distance that is NaN is not beyond the cutoff: NaN goes on.
-    template <class F>
-    GM_HD F pull(F r2, F inverse_r2) const {
-        F sum = F(R(0));
-        for (int64_t t = 0; t < count; ++t)
-            sum = sum + select(r2 >= F(terms[t].cutoff2), F(R(0)), pair_pull(terms[t], inverse_r2));
-        return sum;
-    }
-    template <class F>
-    GM_HD F energy(F r2, F inverse_r2) const {
-        F sum = F(R(0));
-        for (int64_t t = 0; t < count; ++t)
-            sum = sum + select(r2 >= F(terms[t].cutoff2), F(R(0)), pair_energy(terms[t], inverse_r2));
-        return sum;
-    }
-    template <class F>
-    GM_HD F slope(F r2, F inverse_r2) const {
-        F sum = F(R(0));
-        for (int64_t t = 0; t < count; ++t)
-            sum = sum + select(r2 >= F(terms[t].cutoff2), F(R(0)), pair_slope(terms[t], inverse_r2));
+struct PairTable {
+    using V = x16<R>;
+    int32_t kind[kMostTerms], exponent[kMostTerms];
+    int64_t count = 0, stride;
+    const R* table;
+    R* slopes;             // of the parameters, in the table's layout, or nullptr
+    const int64_t* types;  // of the system's atoms, or nullptr
+    PeriodicBox<R, 3> box;
+    bool periodic = false;
+    static constexpr bool kPlain = false;
+
+    // Where the parameters lie that meet atom j.
+    GM_HD int64_t row(int64_t j) const { return types == nullptr ? 0 : types[j] * count * kPairParameters * stride; }
+    struct Parameters {
+        const R* from;
+        int64_t stride;
+        GM_HD V operator()(int k) const { return V::load(from + k * stride); }
+    };
+    // A distance that is NaN is not beyond the cutoff: NaN goes on. by_pull: an adjoint's (x_i - x_j)(u_i - u_j).
+    template <Want want>
+    GM_HD PairValues<V> values(int64_t row, int64_t i, V r2, V by_energy, V by_pull, V mine) const {
+        const V zero = V(R(0)), inverse_r2 = reciprocal(r2);
+        PairValues<V> sum = {zero, zero, zero};
+        for (int64_t t = 0; t < count; ++t) {
+            const int64_t at = row + t * kPairParameters * stride + i;
+            const Parameters p = {table + at, stride};
+            constexpr bool kEnergy = want == Want::forces_and_energy, kSlope = want == Want::adjoint;
+            const PairValues<V> v = pair_values<kEnergy, kSlope>(kind[t], exponent[t], p, r2, inverse_r2);
+            const auto outside = r2 >= p(kCutoff);
+            sum.pull = sum.pull + select(outside, zero, v.pull);
+            if (kEnergy) sum.energy = sum.energy + select(outside, zero, v.energy);
+            if (!kSlope) continue;
+            sum.slope = sum.slope + select(outside, zero, v.slope);
+            if (slopes == nullptr) continue;
+            const ParameterSlopes<V> s =
+                pair_parameter_slopes(kind[t], exponent[t], p, r2, inverse_r2, by_energy, by_pull);
+            R* to = slopes + at;
+            for (int k = 0; k < 4; ++k) {
+                const V grown = V::load(to + k * stride) + select(outside, zero, s.of[k] * mine);
+                grown.store(to + k * stride);
+            }
+            to += kTaken * stride;
+            (V::load(to) - select(outside, zero, by_energy * mine)).store(to);
+        }
         return sum;
     }
 };
 
-enum class Want { forces, forces_and_energy, hessian_times };
-
-// Pair sums of one system. Out: forces, or the Hessian times u, in f; energies of the atoms (half of each pair counted
-// at each end, so their sum is twice the energy) in e.
-template <class R, int D, class Box, class Pairs>
+// Pair sums of one system.
+template <class R, class Pairs>
 struct PairSweep {
     using V = x16<R>;
+    using Vector3 = Vector<V, 3>;
     const Pairs& pairs;
-    const Box& box;
-    const R *x, *u;
-    R *f, *e;
-    int64_t count, stride;
+    const SweepArgs<R>& a;
 
     template <int U>
     struct Tile {  // U * 16 atoms i
-        Vector<V, D> x[U], u[U], sum[U];
+        Vector3 x[U], u[U], sum[U];
         V energy[U];
     };
 
-    template <Want want, bool kDiagonal, int U>
-    GM_HD void meet(Tile<U>& tile, int64_t i0, int64_t j) const {
-        Vector<V, D> xj, uj;
+    template <Want want, int U>
+    GM_HD void meet(Tile<U>& tile, int64_t i0, int64_t j, bool diagonal) const {
+        Vector3 xj, uj;
         GM_UNROLL
-        for (int d = 0; d < D; ++d) {
-            xj.c[d] = V(x[d * stride + j]);
-            if (want == Want::hessian_times) uj.c[d] = V(u[d * stride + j]);
+        for (int d = 0; d < 3; ++d) {
+            xj.c[d] = V(a.x[d][j]);
+            if (want == Want::adjoint) uj.c[d] = V(a.u[d][j]);
         }
+        const auto row = pairs.row(j);
         GM_UNROLL
         for (int b = 0; b < U; ++b) {
-            Vector<V, D> d;
+            Vector3 d, du;
             GM_UNROLL
-            for (int a = 0; a < D; ++a) d.c[a] = tile.x[b].c[a] - xj.c[a];
-            box.nearest_image(d);
-            V r2 = d.c[0] * d.c[0];
-            GM_UNROLL
-            for (int a = 1; a < D; ++a) r2 = fma(d.c[a], d.c[a], r2);
-            const auto self = convert<R>(iota<Index>()) == V(static_cast<R>(j - i0 - 16 * b));
-            if (kDiagonal) r2 = select(self, V(R(1)), r2);  // then d = 0, and nothing is added
-            const V inverse_r2 = reciprocal(r2);
-            const V pull = pairs.pull(r2, inverse_r2);
-            if (want == Want::hessian_times) {
-                Vector<V, D> du;
+            for (int c = 0; c < 3; ++c) d.c[c] = tile.x[b].c[c] - xj.c[c];
+            wrap(pairs, d);
+            V r2 = dot(d, d), along = V(R(0)), mine = V(R(1));
+            MaskOfLanes self;
+            if (diagonal) {
+                self = convert<R>(iota<Index>()) == V(static_cast<R>(j - i0 - 16 * b));
+                r2 = select(self, V(R(1)), r2);  // then d = 0, and nothing is added
+                if (want == Want::adjoint) mine = select(self, V(R(0)), mine);
+            }
+            if (want == Want::adjoint) {
                 GM_UNROLL
-                for (int a = 0; a < D; ++a) du.c[a] = tile.u[b].c[a] - uj.c[a];
-                V along = d.c[0] * du.c[0];
+                for (int c = 0; c < 3; ++c) du.c[c] = tile.u[b].c[c] - uj.c[c];
+                along = dot(d, du);
+            }
+            PairValues<V> v = pairs.template values<want>(row, i0 + 16 * b, r2, V(a.by_energy), along, mine);
+            if (want == Want::adjoint) {
+                along = fma(along + along, v.slope, -(V(a.by_energy) * v.pull));
                 GM_UNROLL
-                for (int a = 1; a < D; ++a) along = fma(d.c[a], du.c[a], along);
-                along = (along + along) * pairs.slope(r2, inverse_r2);
-                GM_UNROLL
-                for (int a = 0; a < D; ++a) tile.sum[b].c[a] = tile.sum[b].c[a] - fma(along, d.c[a], pull * du.c[a]);
+                for (int c = 0; c < 3; ++c) tile.sum[b].c[c] = tile.sum[b].c[c] + fma(along, d.c[c], v.pull * du.c[c]);
             } else {
                 GM_UNROLL
-                for (int a = 0; a < D; ++a) tile.sum[b].c[a] = fma(pull, d.c[a], tile.sum[b].c[a]);
+                for (int c = 0; c < 3; ++c) tile.sum[b].c[c] = fma(v.pull, d.c[c], tile.sum[b].c[c]);
             }
             if (want == Want::forces_and_energy) {
-                V energy = pairs.energy(r2, inverse_r2);
-                if (kDiagonal) energy = select(self, V(R(0)), energy);
-                tile.energy[b] = tile.energy[b] + energy;
+                if (diagonal) v.energy = select(self, V(R(0)), v.energy);
+                tile.energy[b] = tile.energy[b] + v.energy;
             }
         }
     }
 
     template <Want want, int U>
-    GM_HD void rows(int64_t i0) const {
+    void rows(int64_t i0) const {
         Tile<U> tile;
         GM_UNROLL
         for (int b = 0; b < U; ++b) {
             GM_UNROLL
-            for (int d = 0; d < D; ++d) {
-                tile.x[b].c[d] = V::load(x + d * stride + i0 + 16 * b);
-                if (want == Want::hessian_times) tile.u[b].c[d] = V::load(u + d * stride + i0 + 16 * b);
+            for (int d = 0; d < 3; ++d) {
+                tile.x[b].c[d] = V::load(a.x[d] + i0 + 16 * b);
+                if (want == Want::adjoint) tile.u[b].c[d] = V::load(a.u[d] + i0 + 16 * b);
                 tile.sum[b].c[d] = V(R(0));
             }
             tile.energy[b] = V(R(0));
         }
-        const int64_t end = i0 + 16 * U < count ? i0 + 16 * U : count;
-        int64_t j = 0;
-        for (; j < i0; ++j) meet<want, false, U>(tile, i0, j);
-        for (; j < end; ++j) meet<want, true, U>(tile, i0, j);
-        for (; j < count; ++j) meet<want, false, U>(tile, i0, j);
+        const int64_t end = i0 + 16 * U < a.count ? i0 + 16 * U : a.count;
+        if (Pairs::kPlain) {  // a loop each, without a question in it
+            int64_t j = 0;
+            for (; j < i0; ++j) meet<want, U>(tile, i0, j, false);
+            for (; j < end; ++j) meet<want, U>(tile, i0, j, true);
+            for (; j < a.count; ++j) meet<want, U>(tile, i0, j, false);
+        } else {
+            for (int64_t j = 0; j < a.count; ++j) meet<want, U>(tile, i0, j, j >= i0 && j < end);
+        }
         GM_UNROLL
         for (int b = 0; b < U; ++b) {
             GM_UNROLL
-            for (int d = 0; d < D; ++d) tile.sum[b].c[d].store(f + d * stride + i0 + 16 * b);
-            if (want == Want::forces_and_energy) tile.energy[b].store(e + i0 + 16 * b);
+            for (int d = 0; d < 3; ++d) tile.sum[b].c[d].store(a.f[d] + i0 + 16 * b);
+            if (want == Want::forces_and_energy) tile.energy[b].store(a.e + i0 + 16 * b);
         }
     }
 
@@ -180,17 +212,29 @@ struct PairSweep {
     void run() const {
         int64_t i0 = 0;
         if (kTwo)
-            for (; i0 + 16 < count; i0 += 32) rows<want, 2>(i0);
-        for (; i0 < count; i0 += 16) rows<want, 1>(i0);
+            for (; i0 + 16 < a.count; i0 += 32) rows<want, 2>(i0);
+        for (; i0 < a.count; i0 += 16) rows<want, 1>(i0);
     }
 
  private:
     using Index = typename MaskOf<R>::type;
+    using MaskOfLanes = x16<Index>;
 #if defined(__AVX512F__)
-    static constexpr bool kTwo = sizeof(R) == 4;  // two tiles fit the registers, and share the loads of atom j
+    // two tiles fit the registers, and share the loads of atom j
+    static constexpr bool kTwo = sizeof(R) == 4 && Pairs::kPlain;
 #else
     static constexpr bool kTwo = false;
 #endif
+    static GM_HD void wrap(const PlainPairs<R>&, Vector3&) {}
+    static GM_HD void wrap(const PairTable<R>& table, Vector3& d) {
+        if (table.periodic) table.box.nearest_image(d);
+    }
+    static GM_HD V dot(const Vector3& a, const Vector3& b) {
+        V sum = a.c[0] * b.c[0];
+        GM_UNROLL
+        for (int c = 1; c < 3; ++c) sum = fma(a.c[c], b.c[c], sum);
+        return sum;
+    }
 };
 
 }  // namespace

@@ -1,17 +1,20 @@
 // The dynamics ops. M atoms of S systems lie one after another in positions [M, D]; system s is rows system_ptr[s] to
-// system_ptr[s + 1] (int64 [S + 1]). kinds and parameters (float64) are the terms of the potential
-// (csrc/dynamics/field.h); cell and inverse are boxes [0 | 1 | S, D, D] (float64), 0 of them without periodicity.
+// system_ptr[s + 1] (int64 [S + 1]). kinds, sizes (how many parameters each has) and parameters (float64) are the terms
+// of the potential (csrc/dynamics/field.h), types (int64 [M], or [0] where atoms are all alike) its atoms' types; cell
+// and inverse are boxes [0 | 1 | S, D, D] (float64), 0 of them without periodicity.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
     // -> energy [S], forces [M, D]
     m.def(
-        "energy_and_forces(Tensor positions, Tensor system_ptr, int[] kinds, Tensor parameters, Tensor cell, "
-        "Tensor inverse) -> (Tensor, Tensor)");
-    // the second derivative of each system's energy times directions [M, D] -> [M, D]
+        "energy_and_forces(Tensor positions, Tensor system_ptr, Tensor types, int[] kinds, int[] sizes, "
+        "Tensor parameters, Tensor cell, Tensor inverse) -> (Tensor, Tensor)");
+    // -> the gradient of sum(grad_energy * energy) + sum(grad_forces * forces) in the positions and in the parameters
+    // (zeros unless with_parameters)
     m.def(
-        "hessian_times(Tensor positions, Tensor directions, Tensor system_ptr, int[] kinds, Tensor parameters, "
-        "Tensor cell, Tensor inverse) -> Tensor");
+        "energy_and_forces_backward(Tensor positions, Tensor grad_energy, Tensor grad_forces, Tensor system_ptr, "
+        "Tensor types, int[] kinds, int[] sizes, Tensor parameters, Tensor cell, Tensor inverse, "
+        "bool with_parameters) -> (Tensor, Tensor)");
     // Steps step to step + steps - 1 of an integrator (0 velocity Verlet, 1 BAOAB, 2 Euler-Maruyama, 3 Heun, 4 RK4) of
     // coefficients [1 | steps, 1 | S, 5] float64 (dt, temperature, friction, noise, bridge). A frame is kept whenever
     // phase + steps done is a multiple of record_every (0: never). No system has more than `largest` atoms. log_probs
@@ -19,12 +22,14 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
     // (BackwardKind of csrc/dynamics/dynamics.h), and pin [M, D] where a bridge starts, else [0, D].
     // -> positions [M, D], velocities [M, D], frames [F, M, D], energies [F, S], log_probs
     m.def(
-        "simulate(Tensor positions, Tensor velocities, Tensor inverse_masses, Tensor system_ptr, int[] kinds, "
-        "Tensor parameters, Tensor cell, Tensor inverse, int integrator, Tensor coefficients, Tensor seed, "
+        "simulate(Tensor positions, Tensor velocities, Tensor inverse_masses, Tensor system_ptr, "
+        "Tensor types, int[] kinds, int[] sizes, Tensor parameters, Tensor cell, Tensor inverse, int integrator, "
+        "Tensor coefficients, Tensor seed, "
         "Tensor sample_ids, Tensor step, SymInt steps, SymInt record_every, SymInt phase, SymInt largest, "
         "Tensor log_probs, int backward, Tensor pin) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
     // log_probs [2, S] and the log-probabilities of Euler-Maruyama's steps along frames [steps + 1, M, D]
     m.def(
-        "path_log_prob(Tensor frames, Tensor system_ptr, int[] kinds, Tensor parameters, Tensor cell, Tensor inverse, "
-        "Tensor coefficients, Tensor log_probs, int backward, Tensor pin) -> Tensor");
+        "path_log_prob(Tensor frames, Tensor system_ptr, Tensor types, int[] kinds, int[] sizes, "
+        "Tensor parameters, Tensor cell, Tensor inverse, Tensor coefficients, Tensor log_probs, int backward, Tensor "
+        "pin) -> Tensor");
 }

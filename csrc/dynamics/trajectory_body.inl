@@ -25,7 +25,8 @@ struct Stepper {
         : a(args),
           s(system),
           now(system.constants[0]),
-          field(args.field, system.index),
+          field(args.field, system.index, system.first, system.count,
+                scratch + trajectory_scratch(system.count, args.field.dim)),
           dim(args.field.dim),
           stride(padded_atoms(system.count)),
           size(dim * stride) {
@@ -115,10 +116,10 @@ struct Stepper {
         }
     }
 
-    void force_at(const R* at, R* to) { field.template evaluate<Want::forces>(at, nullptr, to, e, s.count, stride); }
+    void force_at(const R* at, R* to) { field.template evaluate<Want::forces>(at, to, e); }
     void force_here(bool with_energy) {
         if (with_energy)
-            energy = field.template evaluate<Want::forces_and_energy>(x, nullptr, f, e, s.count, stride);
+            energy = field.template evaluate<Want::forces_and_energy>(x, f, e);
         else if (!has_force)
             force_at(x, f);
         has_force = true;

@@ -57,18 +57,18 @@ void run(void (*body)(const TrajectoryArgs<R>&, const SystemArgs<R>&, R*), const
     const double* c = call.coefficients.const_data_ptr<double>();
     const int64_t rows = call.coefficients.size(0), columns = call.coefficients.size(1);
     R *xs = call.x.mutable_data_ptr<R>(), *vs = call.v.mutable_data_ptr<R>();
-    for_each_system<R>(
-        b.systems, trajectory_scratch(b.largest, b.field.dim), call.x.scalar_type(), [&](int64_t s, R* scratch) {
-            std::vector<StepConstants> constants(static_cast<size_t>(rows));
-            for (int64_t k = 0; k < rows; ++k)
-                constants[static_cast<size_t>(k)] =
-                    step_constants(args.kind, c + (k * columns + (columns == 1 ? 0 : s)) * kCoefficients);
-            const int64_t first = b.ptr[s], at = first * b.field.dim;
-            body(args,
-                 {s, first, b.ptr[s + 1] - first, constants.data(), rows > 1, call.seed[s], call.ids[s],
-                  static_cast<uint32_t>(call.step), xs + at, vs + at},
-                 scratch);
-        });
+    for_each_system<R>(b.systems, trajectory_scratch(b.largest, b.field.dim) + field_scratch(b.field, b.largest, false),
+                       call.x.scalar_type(), [&](int64_t s, R* scratch) {
+                           std::vector<StepConstants> constants(static_cast<size_t>(rows));
+                           for (int64_t k = 0; k < rows; ++k)
+                               constants[static_cast<size_t>(k)] = step_constants(
+                                   args.kind, c + (k * columns + (columns == 1 ? 0 : s)) * kCoefficients);
+                           const int64_t first = b.ptr[s], at = first * b.field.dim;
+                           body(args,
+                                {s, first, b.ptr[s + 1] - first, constants.data(), rows > 1, call.seed[s], call.ids[s],
+                                 static_cast<uint32_t>(call.step), xs + at, vs + at},
+                                scratch);
+                       });
 }
 void run_for(const Call& call) {
     if (call.x.scalar_type() == ScalarType::Double)
@@ -79,11 +79,11 @@ void run_for(const Call& call) {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> simulate(
     const Tensor& positions, const Tensor& velocities, const Tensor& inverse_masses, const Tensor& system_ptr,
-    std::vector<int64_t> kinds, const Tensor& parameters, const Tensor& cell, const Tensor& inverse, int64_t integrator,
-    const Tensor& coefficients, const Tensor& seed, const Tensor& sample_ids, const Tensor& step, int64_t steps,
-    int64_t record_every, int64_t phase, int64_t largest, const Tensor& log_probs, int64_t backward,
-    const Tensor& pin) {
-    const Batch b = check_batch(positions, system_ptr, kinds, parameters, cell, inverse);
+    const Tensor& types, std::vector<int64_t> kinds, std::vector<int64_t> sizes, const Tensor& parameters,
+    const Tensor& cell, const Tensor& inverse, int64_t integrator, const Tensor& coefficients, const Tensor& seed,
+    const Tensor& sample_ids, const Tensor& step, int64_t steps, int64_t record_every, int64_t phase, int64_t largest,
+    const Tensor& log_probs, int64_t backward, const Tensor& pin) {
+    const Batch b = check_batch(positions, system_ptr, {types, kinds, sizes, parameters, cell, inverse});
     check_trajectory(positions, velocities, inverse_masses, b.systems, integrator, coefficients, sample_ids, step,
                      steps, record_every, phase);
     for (const auto* t : {&velocities, &inverse_masses, &coefficients, &sample_ids, &step})
@@ -106,16 +106,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> simulate(
     return {x, v, frames, energies, sums};
 }
 
-Tensor path_log_prob(const Tensor& frames, const Tensor& system_ptr, std::vector<int64_t> kinds,
-                     const Tensor& parameters, const Tensor& cell, const Tensor& inverse, const Tensor& coefficients,
-                     const Tensor& log_probs, int64_t backward, const Tensor& pin) {
+Tensor path_log_prob(const Tensor& frames, const Tensor& system_ptr, const Tensor& types, std::vector<int64_t> kinds,
+                     std::vector<int64_t> sizes, const Tensor& parameters, const Tensor& cell, const Tensor& inverse,
+                     const Tensor& coefficients, const Tensor& log_probs, int64_t backward, const Tensor& pin) {
     check_dim("frames", frames, 3);
     check_contiguous_cpu("frames", frames);
     GM_CHECK(frames.size(0) >= 1, "frames: got none; takes at least one");
     Tensor x = torch::stable::clone(torch::stable::select(frames, 0, 0));
     Tensor v = torch::stable::empty_like(x);
     torch::stable::fill_(v, 0.0);
-    const Batch b = check_batch(x, system_ptr, kinds, parameters, cell, inverse);
+    const Batch b = check_batch(x, system_ptr, {types, kinds, sizes, parameters, cell, inverse});
     const int64_t steps = frames.size(0) - 1;
     check_coefficients(coefficients, b.systems, steps);
     check_contiguous_cpu("coefficients", coefficients);

@@ -26,11 +26,12 @@ const int64_t* per_row_here(const char* name, const Tensor& t, int64_t rows) {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> simulate(
     const Tensor& positions, const Tensor& velocities, const Tensor& inverse_masses, const Tensor& system_ptr,
-    std::vector<int64_t> kinds, const Tensor& parameters, const Tensor& cell, const Tensor& inverse, int64_t integrator,
-    const Tensor& coefficients, const Tensor& seed, const Tensor& sample_ids, const Tensor& step, int64_t steps,
-    int64_t record_every, int64_t phase, int64_t largest, const Tensor& log_probs, int64_t backward,
-    const Tensor& pin) {
-    check_batch_shapes(positions, system_ptr, kinds, parameters, cell, inverse);
+    const Tensor& types, std::vector<int64_t> kinds, std::vector<int64_t> sizes, const Tensor& parameters,
+    const Tensor& cell, const Tensor& inverse, int64_t integrator, const Tensor& coefficients, const Tensor& seed,
+    const Tensor& sample_ids, const Tensor& step, int64_t steps, int64_t record_every, int64_t phase, int64_t largest,
+    const Tensor& log_probs, int64_t backward, const Tensor& pin) {
+    const int64_t type_count =
+        check_batch_shapes(positions, system_ptr, {types, kinds, sizes, parameters, cell, inverse});
     const int64_t systems = system_ptr.size(0) - 1, atoms = positions.size(0), dim = positions.size(1);
     check_trajectory(positions, velocities, inverse_masses, systems, integrator, coefficients, sample_ids, step, steps,
                      record_every, phase);
@@ -43,6 +44,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> simulate(
     GM_CHECK(dim == 2 || dim == 3, "positions: got dimension ", dim, "; the CUDA kernel takes 2 or 3");
     GM_CHECK(largest >= 0 && largest <= atoms, "largest: got ", largest, "; takes 0 to ", atoms);
     GM_CHECK(systems <= std::numeric_limits<int32_t>::max(), "system_ptr: got ", systems, " systems; takes below 2^31");
+    GM_CHECK(type_count == 1, "types: got terms of ", type_count, " types; the CUDA kernel takes one");
+    for (const int64_t kind : kinds) GM_CHECK(kind != kBonds, "kinds: got bonds; the CUDA kernel takes none");
     const int32_t device = positions.get_device_index();
     const Tensor* const all[] = {&positions, &velocities,   &inverse_masses, &system_ptr, &parameters, &cell,
                                  &inverse,   &coefficients, &seed,           &sample_ids, &step};

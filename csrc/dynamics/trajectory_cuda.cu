@@ -57,7 +57,7 @@ __device__ void read_potential(const CudaTrajectory& a, int64_t system, Potentia
             q += 1 + D;
         } else {
             p.pair[p.pairs++] = pair_term<R>(a.kinds[t], q);
-            q += 4;
+            q += kPairParameters;
         }
     }
     p.periodic = a.boxes > 0;
@@ -83,9 +83,11 @@ __device__ R pair_sums(const Potential<R, D>& p, const R* x, int i, int count, i
         const R inverse_r2 = R(1) / r2;
         R pull = 0;
         for (int t = 0; t < p.pairs; ++t) {
-            if (r2 >= p.pair[t].cutoff2) continue;  // a distance that is NaN goes on
-            pull += pair_pull(p.pair[t], inverse_r2);
-            if (kEnergy) energy += pair_energy(p.pair[t], inverse_r2);
+            if (r2 >= p.pair[t](kCutoff)) continue;  // a distance that is NaN goes on
+            const PairValues<R> v =
+                pair_values<kEnergy, false>(p.pair[t].kind, p.pair[t].exponent, p.pair[t], r2, inverse_r2);
+            pull += v.pull;
+            if (kEnergy) energy += v.energy;
         }
         for (int d = 0; d < D; ++d) force[d] = fma(pull, r.c[d], force[d]);
     }

@@ -50,11 +50,13 @@ PYBIND11_MODULE(_host, m) {
         const auto p = gm::normals_from_words<double>(a, b);
         return std::array<double, 2>{p.first, p.second};
     });
-    m.def("pair_term", [](int kind, std::array<double, 4> parameters, double r2) {
+    // energy, pull, slope, and the four derivatives of by_energy * energy + by_pull * pull
+    m.def("pair_term", [](int kind, std::array<double, 6> parameters, double r2, double by_energy, double by_pull) {
         const auto term = gm::pair_term<double>(kind, parameters.data());
         const double inverse = 1.0 / r2;
-        return std::array<double, 3>{gm::pair_energy(term, inverse), gm::pair_pull(term, inverse),
-                                     gm::pair_slope(term, inverse)};
+        const auto v = gm::pair_values<true, true>(kind, term.exponent, term, r2, inverse);
+        const auto s = gm::pair_parameter_slopes(kind, term.exponent, term, r2, inverse, by_energy, by_pull);
+        return std::array<double, 7>{v.energy, v.pull, v.slope, s.of[0], s.of[1], s.of[2], s.of[3]};
     });
     m.def("nearest_image", [](std::array<double, 9> cell, std::array<double, 9> inverse, std::array<double, 3> d) {
         gm::PeriodicBox<double, 3> box;

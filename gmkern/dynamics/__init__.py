@@ -1,20 +1,37 @@
 """Batched dynamics of small systems: force fields, energies and forces, trajectories. See docs/dynamics.md."""
 
 from gmkern.dynamics.energy import EnergyAndForces, energy_and_forces
-from gmkern.dynamics.fields import Harmonic, LennardJones, Potential, VectorField
+from gmkern.dynamics.fields import (
+    WCA,
+    Coulomb,
+    DoubleWell,
+    Harmonic,
+    HarmonicBonds,
+    LennardJones,
+    Morse,
+    Potential,
+    SoftSphere,
+    VectorField,
+)
 from gmkern.dynamics.integrators import BAOAB, RK4, EulerMaruyama, Heun, VelocityVerlet
 from gmkern.dynamics.trajectory import PathLogProb, Trajectory, path_log_prob, simulate
 
 __all__ = [
     "BAOAB",
     "RK4",
+    "WCA",
+    "Coulomb",
+    "DoubleWell",
     "EnergyAndForces",
     "EulerMaruyama",
     "Harmonic",
+    "HarmonicBonds",
     "Heun",
     "LennardJones",
+    "Morse",
     "PathLogProb",
     "Potential",
+    "SoftSphere",
     "Trajectory",
     "VectorField",
     "VelocityVerlet",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gmkern import _validate
-from gmkern.dynamics.fields import Potential
+from gmkern.dynamics.fields import HarmonicBonds, Packed, Potential, packed
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -49,14 +49,28 @@ class Systems:
         _, inside = self._rows()
         return x[..., inside, :]
 
+    def padded_rows(self, values: Tensor) -> Tensor:
+        """[S, N] of one value an atom, [M]; rows of no atom repeat another's."""
+        if self.dense or self.count == 1:
+            return values.reshape(self.count, self.largest)
+        return values[self._rows()[0]] if values.numel() else values.new_zeros(self.count, self.largest)
+
     def mask(self) -> Tensor:
         """[S, N]: which rows of ``padded`` are atoms."""
         return self._rows()[1]
 
     def _rows(self) -> tuple[Tensor, Tensor]:
-        at = torch.arange(self.largest, device=self.ptr.device)
-        inside = at[None, :] < (self.ptr[1:] - self.ptr[:-1])[:, None]
-        return torch.where(inside, self.ptr[:-1, None] + at[None, :], 0), inside
+        return padded_index(self.ptr, self.largest)
+
+
+def padded_index(ptr: Tensor, largest: int | None = None) -> tuple[Tensor, Tensor]:
+    """[S, N] each: the rows of ragged systems, and which of them are atoms."""
+    sizes = ptr[1:] - ptr[:-1]
+    if largest is None:
+        largest = int(sizes.max()) if sizes.numel() else 0
+    at = torch.arange(largest, device=ptr.device)
+    inside = at[None, :] < sizes[:, None]
+    return torch.where(inside, ptr[:-1, None] + at[None, :], 0), inside
 
 
 def systems_of(positions: Tensor, system_ptr: Tensor | np.ndarray | Sequence[int] | None) -> Systems:
@@ -144,12 +158,12 @@ def box_of(
     for term in field.terms:
         if not term.is_pair:
             continue
-        if term.cutoff is None:
+        if term.reach is None:
             name = type(term).__name__
             raise ValueError(f"cutoff: got None for {name} in a periodic box; takes at most half the box")
-        if term.cutoff > 0.5 * narrowest * (1.0 + 1e-9):  # the pseudo-inverse rounds
+        if term.reach > 0.5 * narrowest * (1.0 + 1e-9):  # the pseudo-inverse rounds
             raise ValueError(
-                f"cutoff: got {term.cutoff} for {type(term).__name__} in a periodic box; takes at most "
+                f"cutoff: got {term.reach:g} for {type(term).__name__} in a periodic box; takes at most "
                 f"{0.5 * narrowest:g}, half the distance between the closest faces of the cell"
             )
     inverse = torch.zeros_like(vectors)
@@ -175,3 +189,68 @@ def masses_of(masses: float | Tensor | np.ndarray | None, systems: Systems, like
     if not bool((torch.isfinite(m) & (m > 0)).all()):
         raise _validate.bad("masses", "masses that are not positive and finite", "positive finite numbers")
     return m.expand(rows).reshape(-1).contiguous()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A potential in its box, made ready for positions of given systems."""
+
+    systems: Systems
+    field: Packed
+    types: Tensor  # [M] int64, or [0] where atoms are all alike
+    box: Box
+
+    @property
+    def arguments(self) -> tuple[Tensor, Tensor, list[int], list[int], Tensor, Tensor, Tensor]:
+        """What the compiled ops take after the positions."""
+        f = self.field
+        return self.systems.ptr, self.types, f.kinds, f.sizes, f.parameters, self.box.cell, self.box.inverse
+
+    @property
+    def padded_arguments(self) -> tuple[Tensor, Tensor | None, list[int], list[int], Tensor, Tensor, Tensor]:
+        """What the reference takes after the positions."""
+        types = self.systems.padded_rows(self.types) if self.types.numel() else None
+        return self.systems.mask(), types, *self.arguments[2:]
+
+
+def model_of(
+    field: Potential,
+    systems: Systems,
+    types: Tensor | np.ndarray | Sequence[int] | None,
+    cell: Tensor | np.ndarray | None,
+    pbc: bool | Sequence[bool],
+    device: torch.device,
+) -> Model:
+    """The potential, once its types, bonds and cutoffs are known to fit the systems."""
+    terms = packed(field, systems.dim, device)
+    for term in field.terms:
+        if isinstance(term, HarmonicBonds) and systems.count:
+            smallest = int((systems.ptr[1:] - systems.ptr[:-1]).min())
+            if term.last_atom >= smallest:
+                raise _validate.bad(
+                    "bonds", f"one with atom {term.last_atom}", f"atoms 0 to {smallest - 1}, of the smallest system"
+                )
+    return Model(
+        systems, terms, types_of(types, systems, terms.types, device), box_of(cell, pbc, systems, field, device)
+    )
+
+
+def types_of(
+    types: Tensor | np.ndarray | Sequence[int] | None, systems: Systems, count: int, device: torch.device
+) -> Tensor:
+    """Types [M] below ``count``; [0] where they make no difference."""
+    if types is None:
+        if count > 1:
+            raise ValueError(f"types: got None with a field of {count} types; takes one an atom, 0 to {count - 1}")
+        return torch.empty(0, dtype=torch.int64, device=device)
+    if isinstance(types, (list, tuple)):
+        types = np.asarray(types)
+    own = _validate.tensor("types", types, ndim=(1, 2), dtypes=(torch.int32, torch.int64))
+    rows = systems.shape[:-1]
+    if own.shape not in (rows, rows[-1:]):
+        raise _validate.bad("types", own, f"shape {list(rows[-1:])}" + f" or {list(rows)}" * systems.dense)
+    if own.numel() and (int(own.min()) < 0 or (count > 1 and int(own.max()) >= count)):
+        raise _validate.bad("types", f"types {int(own.min())} to {int(own.max())}", f"types 0 to {count - 1}")
+    if count == 1:
+        return torch.empty(0, dtype=torch.int64, device=device)
+    return own.to(device=device, dtype=torch.int64).expand(rows).reshape(-1).contiguous()

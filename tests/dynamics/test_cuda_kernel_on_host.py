@@ -66,7 +66,8 @@ def run_kernel(kernel, field, x, v, sizes, integrator, *, steps, record_every, p
     ptr = torch.tensor([0, *sizes]).cumsum(0)
     systems = systems_of(x, ptr)
     box = box_of(cell, cell is not None, systems, field, x.device)
-    kinds, parameters = packed(field, x.shape[1], x.device)
+    terms = packed(field, x.shape[1], x.device)
+    kinds, parameters = terms.kinds, terms.parameters
     names = ("dt", "temperature", "friction", "noise", "bridge")
     coefficients = torch.tensor([float(getattr(integrator, name, 0.0)) for name in names], dtype=torch.float64)
     count = (phase + steps) // record_every - phase // record_every

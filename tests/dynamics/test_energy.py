@@ -90,29 +90,6 @@ def test_derivatives(backend, dim):
     assert torch.autograd.gradcheck(lambda x: tuple(energy_and_forces(field, x, **ragged)), (flat,))
 
 
-def test_third_derivatives_are_refused_and_the_reference_has_them():
-    x = cloud(1, 4).requires_grad_()
-    forces = energy_and_forces(LennardJones(), x).forces
-    grad = torch.autograd.grad((forces**2).sum(), x, create_graph=True)[0]
-    with pytest.raises(RuntimeError, match='backend="reference"'):
-        torch.autograd.grad(grad.sum(), x)
-    forces = energy_and_forces(LennardJones(), x, backend="reference").forces
-    grad = torch.autograd.grad((forces**2).sum(), x, create_graph=True)[0]
-    assert torch.isfinite(torch.autograd.grad(grad.sum(), x)[0]).all()
-
-
-def test_parameters_are_differentiated_by_the_reference():
-    x = cloud(2, 6)
-    epsilon, sigma, k = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.8, 1.1, 0.3))
-
-    def energy(epsilon, sigma, k):
-        return energy_and_forces(LennardJones(epsilon, sigma, cutoff=2.5) + Harmonic(k), x).energy
-
-    assert torch.autograd.gradcheck(energy, (epsilon, sigma, k))
-    with pytest.raises(ValueError, match="cpu: has no gradient in the field's parameters"):
-        energy_and_forces(LennardJones(epsilon), x, backend="cpu")
-
-
 @pytest.mark.parametrize(("start", "published"), [(icosahedron, -44.326801), (truncated_octahedron, -173.928427)])
 def test_published_clusters(start, published):
     """Relaxed by Newton's method from a built start: the global minima of 13 and 38 atoms (Wales and Doye, 1997)."""
@@ -195,11 +172,22 @@ def test_ops_are_well_behaved():
         x = cloud(2, 5).to(dtype)
         systems = systems_of(x, None)
         box = box_of(TRICLINIC, True, systems, field, x.device)
-        kinds, parameters = packed(field, 3, x.device)
+        terms = packed(field, 3, x.device)
+        parameters = terms.parameters.requires_grad_()
         flat = systems.flat(x).requires_grad_()
-        rest = (systems.ptr, kinds, parameters, box.cell, box.inverse)
+        rest = (
+            systems.ptr,
+            torch.empty(0, dtype=torch.int64),
+            terms.kinds,
+            terms.sizes,
+            parameters,
+            box.cell,
+            box.inverse,
+        )
         torch.library.opcheck(ops.energy_and_forces, (flat, *rest))
-        torch.library.opcheck(ops.hessian_times, (flat.detach(), torch.randn_like(flat), *rest))
+        grads = (torch.randn(2, dtype=dtype), torch.randn_like(flat))
+        fixed = [t.detach() if isinstance(t, torch.Tensor) else t for t in (flat, *grads, *rest, True)]
+        torch.library.opcheck(ops.energy_and_forces_backward, tuple(fixed))
 
 
 def test_atoms_at_one_point_are_never_silent():
@@ -259,7 +247,7 @@ def test_bad_arguments_are_named():
         ("cutoff", ValueError, lambda: LennardJones(cutoff=0.0)),
         ("sigma", ValueError, lambda: LennardJones(sigma=0.0)),
         ("epsilon", ValueError, lambda: LennardJones(epsilon=math.nan)),
-        ("epsilon", ValueError, lambda: LennardJones(epsilon=torch.ones(2))),
+        ("epsilon", ValueError, lambda: LennardJones(epsilon=torch.ones(2, 3))),
         ("shift", TypeError, lambda: LennardJones(shift=1)),
         ("k", TypeError, lambda: Harmonic("1")),
         ("center", ValueError, lambda: Harmonic(center=[math.nan, 0.0])),
@@ -270,19 +258,31 @@ def test_bad_arguments_are_named():
 
 def test_a_direct_call_cannot_read_outside():
     x, ptr, none = torch.randn(6, 3), torch.tensor([0, 6]), torch.empty(0, 3, 3, dtype=torch.float64)
-    four = torch.ones(4, dtype=torch.float64)
+    same, six = torch.empty(0, dtype=torch.int64), torch.ones(6, dtype=torch.float64)
+    bond = torch.tensor([0.0, 6.0, 1.0, 1.0], dtype=torch.float64)
+    two, box = torch.ones(24, dtype=torch.float64), torch.ones(1, 3, 3, dtype=torch.float64)
     call = torch.ops.gmkern.energy_and_forces
-    assert call(x, ptr, [0], four, none, none)[0].shape == (1,)
+    assert call(x, ptr, same, [0], [6], six, none, none)[0].shape == (1,)
+    flat = none[:, :1, :1].contiguous()
     for name, arguments in [
-        ("system_ptr", (x, torch.tensor([0, 9]), [0], four, none, none)),
-        ("system_ptr", (x, torch.tensor([0, 8, 6]), [0], four, none, none)),
-        ("parameters", (x, ptr, [0, 1], four, none, none)),
-        ("kinds", (x, ptr, [7], four, none, none)),
-        ("positions", (x.half(), ptr, [0], four, none, none)),
-        ("positions", (x[:, :1].contiguous(), ptr, [0], four, none[:, :1, :1].contiguous(), none[:, :1,
-        :1].contiguous())), ("inverse", (x, ptr, [0], four, torch.ones(1, 3, 3, dtype=torch.float64), none)),
-        ("cell", (x, ptr, [0], four, torch.ones(2, 3, 3, dtype=torch.float64), none)),
-    ]:  # fmt: skip
+        ("system_ptr", (x, torch.tensor([0, 9]), same, [0], [6], six, none, none)),
+        ("system_ptr", (x, torch.tensor([0, 8, 6]), same, [0], [6], six, none, none)),
+        ("types", (x, ptr, same[:0].int(), [0], [6], six, none, none)),
+        ("types", (x, ptr, same, [0], [24], two, none, none)),
+        ("types", (x, ptr, torch.full((6,), 2), [0], [24], two, none, none)),
+        ("types", (x, ptr, torch.zeros(5, dtype=torch.int64), [0], [24], two, none, none)),
+        ("parameters", (x, ptr, same, [0, 1], [6, 4], six, none, none)),
+        ("parameters", (x, ptr, same, [6], [4], bond, none, none)),
+        ("parameters", (x, ptr, same, [6], [4], bond * math.nan, none, none)),
+        ("sizes", (x, ptr, same, [0], [5], six, none, none)),
+        ("sizes", (x, ptr, same, [0], [-6], six, none, none)),
+        ("sizes", (x, ptr, same, [0], [], six, none, none)),
+        ("kinds", (x, ptr, same, [7], [6], six, none, none)),
+        ("positions", (x.half(), ptr, same, [0], [6], six, none, none)),
+        ("positions", (x[:, :1].contiguous(), ptr, same, [0], [6], six, flat, flat)),
+        ("inverse", (x, ptr, same, [0], [6], six, box, none)),
+        ("cell", (x, ptr, same, [0], [6], six, box.expand(2, 3, 3).contiguous(), none)),
+    ]:
         with pytest.raises(RuntimeError, match=f"gmkern: {name}"):
             call(*arguments)
     assert gmkern.dynamics.energy_and_forces is energy_and_forces

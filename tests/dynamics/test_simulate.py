@@ -220,36 +220,18 @@ def test_every_instruction_set(isa):
     assert torch.allclose(got[4], scored.backward, rtol=1e-12)  # no force in it
 
 
-def test_gradients_are_refused_by_the_kernel_and_given_by_the_reference():
-    x = cloud(1, 4).requires_grad_()
-    kw = {"integrator": BAOAB(0.01, 0.5, 1.0), "steps": 3, "seed": 0}
-    with pytest.raises(ValueError, match='positions requires grad; pass backend="reference"'):
-        simulate(LennardJones(), x, **kw)
-    with pytest.raises(ValueError, match="cpu: has no gradient"):
-        simulate(LennardJones(), x, backend="cpu", **kw)
-    with torch.no_grad():
-        plain = simulate(LennardJones(), x, **kw)
-    assert not plain.positions.requires_grad
-    epsilon = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
-
-    def end(x, epsilon):
-        path = simulate(LennardJones(epsilon), x, backend="reference", record_every=2, **kw)
-        return path.positions, path.velocities, path.energies
-
-    assert torch.autograd.gradcheck(end, (x, epsilon))
-
-
 def test_the_op_is_well_behaved():
     for dtype in (torch.float32, torch.float64):
         x = cloud(2, 5).to(dtype)
         systems = systems_of(x, None)
         flat = systems.flat(x)
         box = box_of(None, False, systems, LennardJones(), x.device)
-        parameters = torch.tensor([1.0, 1.0, math.inf, 0.0], dtype=torch.float64)
+        parameters = torch.tensor([1.0, 1.0, 0.0, 0.0, math.inf, 0.0], dtype=torch.float64)
         coefficients = torch.tensor([[[0.003, 1.0, 1.0, 1.0, 0.0]]], dtype=torch.float64)
         arguments = (
-            flat, torch.zeros_like(flat), masses_of(None, systems, x), systems.ptr, [0], parameters, box.cell,
-            box.inverse, 1, coefficients, torch.tensor(3), torch.arange(2), torch.tensor(0), 7, 3, 1, 5,
+            flat, torch.zeros_like(flat), masses_of(None, systems, x), systems.ptr,
+            torch.empty(0, dtype=torch.int64), [0], [6], parameters, box.cell, box.inverse, 1, coefficients,
+            torch.tensor(3), torch.arange(2), torch.tensor(0), 7, 3, 1, 5,
             torch.zeros(2, 2, dtype=torch.float64), 0, flat[:0],
         )  # fmt: skip
         torch.library.opcheck(ops.simulate, arguments)
@@ -264,12 +246,16 @@ def test_the_op_is_well_behaved():
 
 def test_a_compiled_caller_gets_fresh_noise_from_a_step_tensor():
     x = cloud(2, 5).float().reshape(10, 3)
-    none, parameters = torch.empty(0, 3, 3, dtype=torch.float64), torch.tensor([1.0, 1.0, math.inf, 0.0]).double()
+    none, parameters = (
+        torch.empty(0, 3, 3, dtype=torch.float64),
+        torch.tensor([1.0, 1.0, 0.0, 0.0, math.inf, 0.0]).double(),
+    )
     coefficients = torch.tensor([[[0.003, 1.0, 1.0, 1.0, 0.0]]], dtype=torch.float64)
 
     def run(step):
         return torch.ops.gmkern.simulate(
-            x, x, torch.ones(10), torch.tensor([0, 5, 10]), [0], parameters, none, none, 1, coefficients,
+            x, x, torch.ones(10), torch.tensor([0, 5, 10]), torch.empty(0, dtype=torch.int64), [0], [6],
+            parameters, none, none, 1, coefficients,
             torch.tensor(1), torch.arange(2), step, 2, 0, 0, 5, torch.empty(2, 0, dtype=torch.float64), 0, x[:0],
         )[0]  # fmt: skip
 

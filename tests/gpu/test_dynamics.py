@@ -73,10 +73,11 @@ def test_stationary_law():
 def test_a_graph_replays_with_the_step_it_finds():
     x = cloud(8, 32).float().cuda().reshape(-1, 3)
     none = torch.empty(0, 3, 3, dtype=torch.float64, device="cuda")
-    parameters = torch.tensor([1.0, 1.0, math.inf, 0.0], dtype=torch.float64, device="cuda")
+    parameters = torch.tensor([1.0, 1.0, 0.0, 0.0, math.inf, 0.0], dtype=torch.float64, device="cuda")
     coefficients = torch.tensor([[[0.003, 1.0, 1.0, 1.0, 0.0]]], dtype=torch.float64, device="cuda")
     step = torch.zeros((), dtype=torch.int64, device="cuda")
-    fixed = (torch.zeros_like(x), torch.ones(256, device="cuda"), torch.arange(9, device="cuda") * 32, [0], parameters,
+    fixed = (torch.zeros_like(x), torch.ones(256, device="cuda"), torch.arange(9, device="cuda") * 32,
+             torch.empty(0, dtype=torch.int64, device="cuda"), [0], [6], parameters,
              none, none, 1, coefficients, torch.tensor(1, device="cuda"), torch.arange(8, device="cuda"), step, 4, 0, 0,
              32, torch.empty(2, 0, dtype=torch.float64, device="cuda"), 0, x[:0])  # fmt: skip
     torch.ops.gmkern.simulate(x, *fixed)

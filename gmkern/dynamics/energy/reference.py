@@ -8,47 +8,96 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-LENNARD_JONES, HARMONIC = 0, 1  # gmkern/dynamics/fields.py
+# gmkern/dynamics/fields.py
+LENNARD_JONES, HARMONIC, MORSE, COULOMB, SOFT_SPHERE, DOUBLE_WELL, BONDS = range(7)
+_PAIR_PARAMETERS = 6
 
 
 def energy_and_forces(
-    x: Tensor, mask: Tensor, kinds: Sequence[int], parameters: Tensor, cell: Tensor, inverse: Tensor
+    x: Tensor,
+    mask: Tensor,
+    types: Tensor | None,
+    kinds: Sequence[int],
+    sizes: Sequence[int],
+    parameters: Tensor,
+    cell: Tensor,
+    inverse: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Energy [S] and forces [S, N, D] of positions x [S, N, D] whose rows outside ``mask`` [S, N] are no atoms.
 
-    ``parameters`` is the float64 vector of the terms' parameters (fields.packed), ``cell`` and ``inverse`` a
-    systems.Box. Forces are written out, not taken by autograd, so that they carry a graph of their own.
+    ``parameters`` is the float64 vector of the terms' parameters and ``sizes`` how many each has (fields.packed),
+    ``types`` [S, N] or None, ``cell`` and ``inverse`` a systems.Box. Forces are written out, not taken by autograd, so
+    that they carry a graph of their own.
     """
     zero = torch.zeros((), dtype=x.dtype, device=x.device)
     energy = x.new_zeros(x.shape[0])
     forces = torch.zeros_like(x)
-    parameters = parameters.to(x.dtype)
-    at = 0
-    if LENNARD_JONES in kinds:
+    terms = list(zip(kinds, parameters.to(x.dtype).split(list(sizes)), strict=True))
+    if any(kind not in (HARMONIC, BONDS) for kind in kinds):
         # d[s, i, j] = x_i - x_j, r2 its square; outside the pairs r2 is 1, so that no gradient becomes NaN
-        d = x[:, :, None, :] - x[:, None, :, :]
-        if cell.shape[0]:
-            images = torch.round(d.detach() @ inverse.to(x.dtype)[:, None])
-            d = d - images @ cell.to(x.dtype)[:, None]
+        d = _nearest(x[:, :, None, :] - x[:, None, :, :], cell, inverse)
         pairs = mask[:, :, None] & mask[:, None, :] & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         r2 = torch.where(pairs, (d * d).sum(-1), torch.ones_like(zero))
-    for kind in kinds:
-        if kind == LENNARD_JONES:
-            epsilon, sigma, cutoff, taken = parameters[at : at + 4].unbind()
-            at += 4
-            s2 = sigma * sigma / r2
-            s6 = s2 * s2 * s2
-            inside = pairs & ~(r2 >= cutoff.detach() * cutoff.detach())  # a NaN distance stays in
-            pair_energy = torch.where(inside, 4.0 * epsilon * s6 * (s6 - 1.0) - taken, zero)
-            pull = torch.where(inside, 24.0 * epsilon * s6 * (2.0 * s6 - 1.0) / r2, zero)
-            energy = energy + 0.5 * pair_energy.sum((1, 2))
-            forces = forces + (pull[..., None] * d).sum(2)
-        elif kind == HARMONIC:
-            k, center = parameters[at], parameters[at + 1 : at + 1 + x.shape[-1]]
-            at += 1 + x.shape[-1]
-            away = torch.where(mask[..., None], x - center, zero)
-            energy = energy + 0.5 * k * (away * away).sum((1, 2))
+    for kind, own in terms:
+        if kind == HARMONIC:
+            table = own.reshape(-1, 1 + x.shape[-1])
+            each = table[0] if table.shape[0] == 1 or types is None else table[types]  # [1 + D] or [S, N, 1 + D]
+            k = each[..., :1]
+            away = torch.where(mask[..., None], x - each[..., 1:], zero)
+            energy = energy + (0.5 * k * (away * away)).sum((1, 2))
             forces = forces - k * away
+        elif kind == BONDS:
+            bonds = own.reshape(-1, 4)
+            i, j = bonds[:, 0].long(), bonds[:, 1].long()
+            bond = _nearest(x[:, i] - x[:, j], cell, inverse)
+            k, length = bonds[:, 2], bonds[:, 3]
+            square = (bond * bond).sum(-1)  # [S, B]
+            stiff = length != 0  # a spring has no root to differentiate at 0
+            r = torch.sqrt(torch.where(stiff, square, torch.ones_like(square)))
+            stretch = torch.where(stiff, (r - length) ** 2, square)
+            pull = -k * torch.where(stiff, 1.0 - length / r, torch.ones_like(r))
+            energy = energy + (0.5 * k * stretch).sum(1)
+            forces = forces.index_add(1, i, pull[..., None] * bond).index_add(1, j, -pull[..., None] * bond)
         else:
-            raise ValueError(f"kinds: got {kind}; takes {LENNARD_JONES} or {HARMONIC}")
+            table = own.reshape(-1, _PAIR_PARAMETERS)
+            if table.shape[0] == 1 or types is None:
+                p = table[0].unbind()
+            else:
+                count = round(table.shape[0] ** 0.5)
+                p = table[types[:, :, None] * count + types[:, None, :]].unbind(-1)  # each [S, N, N]
+            inside = pairs & ~(r2 >= p[4].detach() * p[4].detach())  # a NaN distance stays in
+            pair_energy, pull = _pair(kind, p, torch.where(inside, r2, torch.ones_like(r2)))
+            energy = energy + 0.5 * torch.where(inside, pair_energy - p[5], zero).sum((1, 2))
+            forces = forces + (torch.where(inside, pull, zero)[..., None] * d).sum(2)
     return energy, forces
+
+
+def _pair(kind: int, p: Sequence[Tensor], r2: Tensor) -> tuple[Tensor, Tensor]:
+    """The energy of pairs at squared distances r2, and minus its derivative in r over r."""
+    if kind == LENNARD_JONES:
+        s2 = p[1] * p[1] / r2
+        s6 = s2 * s2 * s2
+        return 4.0 * p[0] * s6 * (s6 - 1.0), 24.0 * p[0] * s6 * (2.0 * s6 - 1.0) / r2
+    r = torch.sqrt(r2)
+    if kind == MORSE:
+        e = torch.exp(-p[1] * (r - p[2]))
+        return p[0] * e * (e - 2.0), -2.0 * p[1] * p[0] * e * (1.0 - e) / r
+    if kind == COULOMB:
+        return p[0] * (1.0 / r + p[1] * r2), p[0] * (1.0 / (r2 * r) - 2.0 * p[1])
+    if kind == SOFT_SPHERE:
+        n = p[2].detach()
+        w = torch.clamp(1.0 - r / p[1], min=1e-30)  # beyond it only by rounding
+        return p[0] / n * w**n, p[0] / p[1] * w ** (n - 1.0) / r
+    if kind == DOUBLE_WELL:
+        y = r - p[3]
+        return (p[0] * y + p[1] * y**2 + p[2] * y**4), -(p[0] + 2.0 * p[1] * y + 4.0 * p[2] * y**3) / r
+    raise ValueError(f"kinds: got {kind}; takes 0 to {BONDS}")
+
+
+def _nearest(d: Tensor, cell: Tensor, inverse: Tensor) -> Tensor:
+    """The nearest images of vectors d [S, ..., D]."""
+    if not cell.shape[0]:
+        return d
+    shape = (-1, *[1] * (d.ndim - 3), *cell.shape[1:])
+    images = torch.round(d.detach() @ inverse.to(d.dtype).reshape(shape))
+    return d - images @ cell.to(d.dtype).reshape(shape)

@@ -17,10 +17,10 @@ from gmkern.dynamics.systems import positions_of
 from gmkern.dynamics.trajectory import progress as progress_bar
 from gmkern.dynamics.trajectory.follow import (
     LAST_STEP,
+    Start,
     check_backward,
     check_log_prob,
-    follow_module,
-    follow_potential,
+    follow,
     systems_in,
 )
 from gmkern.dynamics.trajectory.loop import Run
@@ -46,6 +46,7 @@ def simulate(
     steps: int,
     velocities: Tensor | np.ndarray | None = None,
     masses: float | Tensor | np.ndarray | None = None,
+    types: Tensor | np.ndarray | Sequence[int] | None = None,
     system_ptr: Tensor | np.ndarray | Sequence[int] | None = None,
     cell: Tensor | np.ndarray | None = None,
     pbc: bool | Sequence[bool] = False,
@@ -64,7 +65,7 @@ def simulate(
 
     Parameters
     ----------
-    field : a potential (``LennardJones``, ``Harmonic``, sums of them), or a ``VectorField``.
+    field : a potential (see :func:`energy_and_forces`), or a ``VectorField``.
     positions : float32 or float64, finite. Potentials: [S, N, D], S systems of N atoms; [N, D], one system, or ragged
         systems cut by ``system_ptr``. ``VectorField``: [S, ...], every leading row is a system ([B, D] vectors, [B, C,
         H, W] images).
@@ -75,7 +76,8 @@ def simulate(
         BAOAB from the Maxwell-Boltzmann law of its temperature, drawn with ``seed``. A continued run (``start_step`` >
         0) must give them.
     masses : a number, or [N], [S, N] (a tensor that broadcasts to positions for a ``VectorField``); 1 without.
-    system_ptr, cell, pbc : as in :func:`energy_and_forces`; potentials alone. Positions are not wrapped into the box.
+    types, system_ptr, cell, pbc : as in :func:`energy_and_forces`; potentials alone. Positions are not wrapped into
+        the box.
     seed : int, taken modulo 2^64, or an int64 tensor [] or [S]. May be left out only where no noise is drawn.
     sample_ids : who each system is, ints [S]; 0 to S - 1 without. The kick of system s at a step is
         ``gmkern.random.normal(seed, [id], step, n, stream=KICK)``, one number for each of its elements in their order.
@@ -124,9 +126,10 @@ def simulate(
     Notes
     -----
     Deterministic: a system's trajectory is the same bits alone or in any batch, order or thread count on "cpu".
-    Differentiable: through a ``VectorField`` by autograd (to positions, velocities and the module's parameters);
-    through a potential with ``backend="reference"``. Long runs go in slices of at most about half a second, so that
-    Ctrl-C works. Not for CUDA graphs: it is driven from the host.
+    Differentiable, to positions, velocities and the field's parameters, from the states of ``checkpoint_every``: where
+    gradients are wanted along a potential, the steps run as a Python loop around the compiled forces, whose path agrees
+    with that of the compiled steps to rounding (with ``detach_path`` it is that path). Long runs go
+    in slices of at most about half a second, so that Ctrl-C works. Not for CUDA graphs: it is driven from the host.
 
     Examples
     --------
@@ -152,7 +155,7 @@ def simulate(
     if seed is None and integrator.is_random:
         raise ValueError(f"seed: got None; takes an int or an int64 tensor, as {type(integrator).__name__} draws noise")
     x = positions_of(positions, ndim=(2, 3) if isinstance(field, Potential) else None)
-    rows, systems, box = systems_in(field, backward, x, system_ptr, cell, pbc)
+    rows, models = systems_in(field, backward, x, types, system_ptr, cell, pbc)
     start_time = 0.0 if isinstance(field, Potential) else field.start_time
     schedule = schedule_of(integrator, rows, start_step, steps, start_time, x.device)
     backward = check_backward(backward, integrator, start_step)
@@ -177,11 +180,8 @@ def simulate(
             integrator.kind, schedule, steps, start_step, record_every, tick, log_prob, detach_path=detach_path,
             checkpoint_every=checkpoint_every,
         )  # fmt: skip
-        common = (x, v, integrator, masses, seeds, ids, run, backward if log_prob else None, backend)
-        if isinstance(field, Potential):
-            outcome = follow_potential(field, *common, systems, box)
-        else:
-            outcome = follow_module(field, *common)
+        start = Start(x, v, integrator, masses, seeds, ids)
+        outcome = follow(field, models, start, run, backward if log_prob else None, backend)
     lost = ~torch.isfinite(outcome.x.detach()).all()
     if bool(lost):
         warnings.warn(

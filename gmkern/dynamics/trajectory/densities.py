@@ -71,7 +71,8 @@ def gaussians(
     z = to - (start if keep is None else keep.double() * start)
     if drift is not None:
         z = z - dt.double() * drift.double()
-    wide = scale.double().expand(to.shape)
-    z = z / wide
+    # what does not count has a scale of 1 and is where it should be, so that no gradient becomes NaN
+    wide = torch.where(over, scale.double(), 1.0).expand(to.shape)
+    z = torch.where(over, z, 0.0) / wide
     terms = torch.where(over, -0.5 * z * z - torch.log(wide) - _HALF_LOG_2PI, torch.zeros_like(z))
     return terms.reshape(to.shape[0], -1).sum(1)

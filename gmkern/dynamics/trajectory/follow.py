@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +13,10 @@ from torch import Tensor
 from gmkern import _backend, _validate
 from gmkern import random as noise_contract
 from gmkern.dynamics.energy import ops as energy_ops
-from gmkern.dynamics.energy import reference as energy_reference
-from gmkern.dynamics.energy.api import energy_and_forces, why_not_compiled
-from gmkern.dynamics.fields import Field, Potential, VectorField, packed
+from gmkern.dynamics.energy.api import energy_and_forces, evaluator, why_not_compiled
+from gmkern.dynamics.fields import BONDS, Field, Potential, VectorField
 from gmkern.dynamics.integrators import BAOAB, BAOAB_KIND, EULER_MARUYAMA, VELOCITY_VERLET, Integrator
-from gmkern.dynamics.systems import Box, Systems, box_of, masses_of, no_gradient, systems_of
+from gmkern.dynamics.systems import Model, masses_of, model_of, no_gradient, systems_of
 from gmkern.dynamics.trajectory import ops
 from gmkern.dynamics.trajectory.densities import BRIDGE, KINDS, SAME_DRIFT, Backward, Force
 from gmkern.dynamics.trajectory.loop import Outcome, Run, loop
@@ -27,45 +27,77 @@ from gmkern.dynamics.trajectory.slices import scored, sliced
 LAST_STEP = (1 << 32) - 1  # of the noise contract; never a step of a run: its noise starts BAOAB's velocities
 
 
+class Start(NamedTuple):
+    """Where a call starts, and with what it draws."""
+
+    x: Tensor
+    v: Tensor | None
+    integrator: Integrator
+    masses: float | Tensor | np.ndarray | None
+    seeds: Tensor
+    ids: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """The potential of a call, and that of its reversed process where this is another."""
+
+    forward: Model
+    backward: Model | None
+
+
 def systems_in(
     field: Field,
     backward: str | Field,
     x: Tensor,
+    types: Tensor | np.ndarray | Sequence[int] | None,
     system_ptr: Tensor | np.ndarray | Sequence[int] | None,
     cell: Tensor | np.ndarray | None,
     pbc: bool | Sequence[bool],
-) -> tuple[int, Systems, Box]:
-    """How many systems ``x`` holds; with a potential their rows and boxes too (an empty batch's around a module)."""
+) -> tuple[int, Models | None]:
+    """How many systems ``x`` holds, and with a potential its model."""
     if isinstance(field, Potential):
         systems = systems_of(x, system_ptr)
-        if isinstance(backward, Potential):  # its cutoffs must fit too
-            box_of(cell, pbc, systems, backward, x.device)
-        return systems.count, systems, box_of(cell, pbc, systems, field, x.device)
+        other = None
+        if isinstance(backward, Potential):
+            other = model_of(backward, systems, types, cell, pbc, x.device)
+        return systems.count, Models(model_of(field, systems, types, cell, pbc, x.device), other)
     if x.ndim == 0:
         raise _validate.bad("positions", x, "at least one dimension, whose rows are systems")
-    given = {"system_ptr": system_ptr is not None, "cell": cell is not None, "pbc": pbc is not False}
+    given = {"types": types is not None, "system_ptr": system_ptr is not None, "cell": cell is not None,
+             "pbc": pbc is not False}  # fmt: skip
     for name, there in given.items():
         if there:
-            raise ValueError(f"{name}: got one with a VectorField, whose leading rows are systems; leave it out")
-    none = torch.empty(0, 1, 1, dtype=torch.float64, device=x.device)
-    return x.shape[0], systems_of(x.new_empty(0, 0, 1), None), Box(none, none)
+            raise ValueError(f"{name}: got some with a VectorField, whose leading rows are systems; leave it out")
+    return x.shape[0], None
 
 
-def follow_module(
-    field: VectorField,
-    x: Tensor,
-    v: Tensor | None,
-    integrator: Integrator,
-    masses: float | Tensor | np.ndarray | None,
-    seeds: Tensor,
-    ids: Tensor,
+def follow(
+    field: Field,
+    models: Models | None,
+    given: Start,
     run: Run,
     backward: str | Field | None,
     backend: str | None,
     path: Tensor | None = None,
 ) -> Outcome:
-    """A trajectory around a module, or the log-probabilities of ``path`` [steps + 1, *x.shape]."""
+    """A trajectory, or the log-probabilities of ``path`` [steps + 1, *x.shape]."""
+    if isinstance(field, VectorField):
+        return _follow_module(field, given, run, backward, backend, path)
+    assert models is not None  # with a potential
+    return _follow_potential(models, given, run, backward, backend, path)
+
+
+def _follow_module(
+    field: VectorField,
+    given: Start,
+    run: Run,
+    backward: str | Field | None,
+    backend: str | None,
+    path: Tensor | None,
+) -> Outcome:
     op = "simulate" if path is None else "path_log_prob"
+    x, v, integrator, masses, seeds, ids = given
     chosen = _backend.choose(
         op,
         backend,
@@ -98,39 +130,26 @@ def follow_module(
     return loop(run, x, v, inverse_masses, field, noise, None, path=path)
 
 
-def follow_potential(
-    field: Potential,
-    x: Tensor,
-    v: Tensor | None,
-    integrator: Integrator,
-    masses: float | Tensor | np.ndarray | None,
-    seeds: Tensor,
-    ids: Tensor,
+def _follow_potential(
+    models: Models,
+    given: Start,
     run: Run,
     backward: str | Field | None,
     backend: str | None,
-    systems: Systems,
-    box: Box,
-    path: Tensor | None = None,
+    path: Tensor | None,
 ) -> Outcome:
-    """A trajectory along a potential, or the log-probabilities of ``path`` [steps + 1, *x.shape]."""
     op = "simulate" if path is None else "path_log_prob"
-    kinds, parameters = packed(field, systems.dim, x.device)
+    x, v, integrator, masses, seeds, ids = given
+    model, systems = models.forward, models.forward.systems
     inverse_masses = 1.0 / masses_of(masses, systems, x)
-    trained = [name for name, t in (("frames", path), ("positions", x), ("velocities", v), ("field", parameters))
-               if t is not None and t.requires_grad and torch.is_grad_enabled()]  # fmt: skip
+    tensors = [t for t in (x, v, path, model.field.parameters) if t is not None]
+    trains = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     if backend != "reference":
-        _validate.no_tangents(op, x, parameters, *(t for t in (v, path) if t is not None))
-    if trained and backend is None:
-        raise ValueError(
-            f'{op}: {trained[0]} requires grad; pass backend="reference", which is differentiable, or call under '
-            "torch.no_grad()"
-        )
-    why_not = f"has no gradient, and {trained[0]} requires grad" if trained else None
+        _validate.no_tangents(op, *tensors)
+    why_not = why_not_compiled(model.field, systems.dim)
     if isinstance(backward, (Potential, VectorField)):
-        why_not = why_not or "takes the forward field alone, got a field for backward"
-    why_not = why_not or why_not_compiled(kinds, parameters, systems.dim)
-    on_cuda = _backend.on_cuda(x.device) or why_not or _why_not_cuda(integrator, run, systems, x)
+        why_not = "takes the forward field alone, got a field for backward"
+    on_cuda = _backend.on_cuda(x.device) or why_not or _why_not_cuda(integrator, run, model, x, trains)
     backends = [("cpu", _backend.on_cpu(x.device) or why_not), ("cuda", on_cuda), ("reference", None)]
     if path is not None:
         del backends[1]
@@ -145,50 +164,71 @@ def follow_potential(
     start = systems.padded(x)
     v = None if v is None else systems.padded(v)
     v = _starting_velocities(start, v, integrator, run, noise, each)
-    mask = systems.mask()
-
-    def force_of(kinds: list[int], parameters: Tensor) -> Force:
-        return lambda x, t: energy_reference.energy_and_forces(x, mask, kinds, parameters, box.cell, box.inverse)[1]
-
-    def energy(x: Tensor) -> Tensor:
-        return energy_reference.energy_and_forces(x, mask, kinds, parameters, box.cell, box.inverse)[0]
-
     if isinstance(backward, VectorField) and not systems.dense and systems.count > 1:
         raise _validate.bad("backward", "a VectorField with ragged systems", "systems of one size with one")
+    compiled = chosen != "reference"
+    if compiled and path is not None:
+        run = with_backward(run, backward, systems.flat(x), None)
+        return scored(ops.path_log_prob, run, path.reshape(-1, systems.atoms, systems.dim).contiguous(), model)
+    if compiled and not (trains and not run.detach_path):
+        run = with_backward(run, backward, systems.flat(x), None)
+        out = _follow_compiled(run, model, x, v, inverse_masses, seeds, ids, trains)
+        return _shaped(out, lambda y: y.reshape(*y.shape[:-2], *systems.shape))
+    # a Python loop: with gradients along the moving path around the compiled forces
+    evaluate = evaluator(model, compiled)
     other: Force | None = backward if isinstance(backward, VectorField) else None
-    if isinstance(backward, Potential):
-        other = force_of(*packed(backward, systems.dim, x.device))
-    if chosen == "reference":
-        run = with_backward(run, backward, start, other)
-        padded_path = None if path is None else torch.stack([systems.padded(frame) for frame in path])
-        out = loop(
-            run, start, v, each, force_of(kinds, parameters), noise, energy, atoms=mask[..., None], path=padded_path
-        )
-        shaped = systems.unpadded
-    else:
-        flat = systems.flat(x)
-        run = with_backward(run, backward, flat, None)
-        potential = (systems, kinds, parameters, box)
-        if path is not None:
-            return scored(ops.path_log_prob, run, path.reshape(-1, *flat.shape).contiguous(), *potential)
+    if models.backward is not None:
+        other = _force_of(evaluator(models.backward, False))
+    run = with_backward(run, backward, start, other)
+    padded_path = None if path is None else torch.stack([systems.padded(frame) for frame in path])
+    atoms = systems.mask()[..., None]
+    out = loop(run, start, v, each, _force_of(evaluate), noise, lambda y: evaluate(y)[0], atoms=atoms, path=padded_path)
+    return _shaped(out, systems.unpadded)
+
+
+def _follow_compiled(
+    run: Run,
+    model: Model,
+    x: Tensor,
+    v: Tensor | None,
+    inverse_masses: Tensor,
+    seeds: Tensor,
+    ids: Tensor,
+    trains: bool,
+) -> Outcome:
+    """All steps in C++ or CUDA; with ``trains`` the path is held fixed, and its log-probabilities carry gradients."""
+    systems = model.systems
+    with torch.no_grad():
+        start = systems.flat(x)
+        kept = dataclasses.replace(run, record_every=1) if trains else run
         first_energy = None
-        if run.record_every and chosen == "cpu":
-            first_energy = energy_ops.energy_and_forces(flat, systems.ptr, kinds, parameters, box.cell, box.inverse)[0]
-        elif run.record_every:  # energies alone have no CUDA kernel
-            first_energy = energy(start)
-        flat_v = None if v is None else systems.flat(systems.unpadded(v))
-        out = sliced(ops.simulate, run, flat, flat_v, first_energy, inverse_masses, *potential, seeds, ids)
+        if kept.record_every and x.is_cuda:  # energies alone have no CUDA kernel
+            first_energy = evaluator(model, False)(systems.padded(x))[0]
+        elif kept.record_every:
+            first_energy = energy_ops.energy_and_forces(start, *model.arguments)[0]
+        speeds = None if v is None else systems.flat(systems.unpadded(v))
+        out = sliced(ops.simulate, kept, start, speeds, first_energy, inverse_masses, model, seeds, ids)
+    if not trains or out.frames is None:
+        return out
+    quiet = dataclasses.replace(run, tick=lambda done: None)
+    again = scored(ops.path_log_prob, quiet, out.frames, model)
+    if run.record_every is None:
+        return dataclasses.replace(again, x=out.x)
+    frames = out.frames[:: run.record_every]
+    energies = torch.stack([energy_ops.energy_and_forces(frame, *model.arguments)[0] for frame in frames])
+    return dataclasses.replace(again, x=out.x, frames=frames, energies=energies)
 
-        def shaped(x: Tensor) -> Tensor:
-            return x.reshape(*x.shape[:-2], *systems.shape)
 
-    return Outcome(
-        shaped(out.x),
-        None if out.v is None else shaped(out.v),
-        None if out.frames is None else shaped(out.frames),
-        out.energies,
-        out.forward,
-        out.backward,
+def _force_of(evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Force:
+    return lambda x, t: evaluate(x)[1]
+
+
+def _shaped(out: Outcome, shaped: Callable[[Tensor], Tensor]) -> Outcome:
+    return dataclasses.replace(
+        out,
+        x=shaped(out.x),
+        v=None if out.v is None else shaped(out.v),
+        frames=None if out.frames is None else shaped(out.frames),
     )
 
 
@@ -229,8 +269,13 @@ def check_log_prob(integrator: Integrator, schedule: Schedule) -> None:
             raise ValueError(f"log_prob: got True with {name} 0, where a step has no density")
 
 
-def _why_not_cuda(integrator: Integrator, run: Run, systems: Systems, x: Tensor) -> str | None:
+def _why_not_cuda(integrator: Integrator, run: Run, model: Model, x: Tensor, trains: bool) -> str | None:
     """Why the CUDA kernel cannot serve this call on x's device, or None."""
+    systems = model.systems
+    if trains:
+        return "has no gradient"
+    if model.field.types > 1 or BONDS in model.field.kinds:
+        return "takes no types and no bonds"
     if integrator.kind not in (VELOCITY_VERLET, BAOAB_KIND, EULER_MARUYAMA):
         return f"takes VelocityVerlet, BAOAB and EulerMaruyama, got {type(integrator).__name__}"
     if run.log_prob:

@@ -16,10 +16,10 @@ from gmkern.dynamics.systems import positions_of
 from gmkern.dynamics.trajectory import progress as progress_bar
 from gmkern.dynamics.trajectory.follow import (
     LAST_STEP,
+    Start,
     check_backward,
     check_log_prob,
-    follow_module,
-    follow_potential,
+    follow,
     systems_in,
 )
 from gmkern.dynamics.trajectory.loop import Run
@@ -39,6 +39,7 @@ def path_log_prob(
     *,
     integrator: EulerMaruyama,
     backward: str | Field = "same_drift",
+    types: Tensor | np.ndarray | Sequence[int] | None = None,
     system_ptr: Tensor | np.ndarray | Sequence[int] | None = None,
     cell: Tensor | np.ndarray | None = None,
     pbc: bool | Sequence[bool] = False,
@@ -51,8 +52,8 @@ def path_log_prob(
 
     Parameters
     ----------
-    field, integrator, backward, system_ptr, cell, pbc : as in :func:`simulate`. The integrator is an ``EulerMaruyama``
-        (the kicks of BAOAB cannot be read off positions), whose noise is not 0.
+    field, integrator, backward, types, system_ptr, cell, pbc : as in :func:`simulate`. The integrator is an
+        ``EulerMaruyama`` (the kicks of BAOAB cannot be read off positions), whose noise is not 0.
     frames : every state of the path, [F, *positions.shape], as ``simulate(..., record_every=1).frames``: F - 1 steps.
     start_step : the number of the path's first step, for fields and schedules that change with time.
     checkpoint_every : as in :func:`simulate`.
@@ -70,8 +71,8 @@ def path_log_prob(
     Notes
     -----
     With the same field, integrator, shapes, dtype and backend the values are those of ``simulate(..., log_prob=True)``
-    to the bit. Differentiable at fixed states (and in the frames, where they require grad): around a ``VectorField`` as
-    it stands, with a potential on ``backend="reference"``. Not for CUDA graphs: it is driven from the host.
+    to the bit. Differentiable at fixed states, and in the frames where they require grad: around a ``VectorField`` as
+    it stands, with a potential once (the reference without limit). Not for CUDA graphs: it is driven from the host.
 
     Examples
     --------
@@ -95,7 +96,7 @@ def path_log_prob(
     if checkpoint_every is not None:
         checkpoint_every = _validate.integer("checkpoint_every", checkpoint_every, low=1)
     x = path[0]
-    rows, systems, box = systems_in(field, backward, x, system_ptr, cell, pbc)
+    rows, models = systems_in(field, backward, x, types, system_ptr, cell, pbc)
     start_time = 0.0 if isinstance(field, Potential) else field.start_time
     schedule = schedule_of(integrator, rows, start_step, steps, start_time, x.device)
     backward = check_backward(backward, integrator, start_step)
@@ -105,11 +106,7 @@ def path_log_prob(
         run = Run(
             integrator.kind, schedule, steps, start_step, None, tick, True, checkpoint_every=checkpoint_every
         )  # fmt: skip
-        common = (x, None, integrator, None, none, none, run, backward, backend)
-        if isinstance(field, Potential):
-            outcome = follow_potential(field, *common, systems, box, path)
-        else:
-            outcome = follow_module(field, *common, path)
+        outcome = follow(field, models, Start(x, None, integrator, None, none, none), run, backward, backend, path)
     assert outcome.forward is not None  # log_prob is set
     assert outcome.backward is not None
     return PathLogProb(outcome.forward, outcome.backward)

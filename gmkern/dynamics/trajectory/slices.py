@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gmkern.dynamics.systems import Box, Systems
+from gmkern.dynamics.systems import Model, Systems
 from gmkern.dynamics.trajectory.densities import BRIDGE
 from gmkern.dynamics.trajectory.loop import Outcome, Run
 
@@ -23,14 +23,12 @@ def sliced(
     v: Tensor | None,
     first_energy: Tensor | None,
     inverse_masses: Tensor,
-    systems: Systems,
-    kinds: list[int],
-    parameters: Tensor,
-    box: Box,
+    model: Model,
     seed: Tensor,
     sample_ids: Tensor,
 ) -> Outcome:
     """Runs ``op`` (gmkern::simulate) slice after slice on x, v [M, D]; ``first_energy`` [S] is that of frame 0."""
+    systems = model.systems
     state, speeds = x, torch.zeros_like(x) if v is None else v
     coefficients = run.schedule.table(run.backward.kind == BRIDGE)
     pin = x[:0] if run.backward.pin is None else run.backward.pin
@@ -49,7 +47,7 @@ def sliced(
         began = time.perf_counter()
         step = torch.tensor(run.start_step + done, dtype=torch.int64, device=x.device)
         state, speeds, new_frames, new_energies, log_probs = op(
-            state, speeds, inverse_masses, systems.ptr, kinds, parameters, box.cell, box.inverse, run.kind,
+            state, speeds, inverse_masses, *model.arguments, run.kind,
             _rows(coefficients, done, length), seed, sample_ids, step, length, every, done, systems.largest, log_probs,
             run.backward.kind, pin,
         )  # fmt: skip
@@ -71,12 +69,10 @@ def scored(
     op: Callable[..., Tensor],
     run: Run,
     frames: Tensor,
-    systems: Systems,
-    kinds: list[int],
-    parameters: Tensor,
-    box: Box,
+    model: Model,
 ) -> Outcome:
     """Runs ``op`` (gmkern::path_log_prob) slice after slice along frames [steps + 1, M, D]."""
+    systems = model.systems
     coefficients = run.schedule.table(run.backward.kind == BRIDGE)
     pin = frames[0, :0] if run.backward.pin is None else run.backward.pin
     log_probs = torch.zeros((2, systems.count), dtype=torch.float64, device=frames.device)
@@ -85,7 +81,7 @@ def scored(
         length = min(length, run.steps - done)
         began = time.perf_counter()
         log_probs = op(
-            frames[done : done + length + 1], systems.ptr, kinds, parameters, box.cell, box.inverse,
+            frames[done : done + length + 1], *model.arguments,
             _rows(coefficients, done, length), log_probs, run.backward.kind, pin,
         )  # fmt: skip
         done += length
