@@ -102,4 +102,5 @@ OWNERS: tuple[Owner, ...] = (
         ("path_log_prob",),
         "simulate's own step along stored states, so that values are its bits; no GPU kernel yet",
     ),
+    Owner("dynamics.neighbor_list", "cpu", "reference", ("neighbor_list",), "no GPU kernel yet: every pair in PyTorch"),
 )

@@ -32,4 +32,13 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
         "path_log_prob(Tensor frames, Tensor system_ptr, Tensor types, int[] kinds, int[] sizes, "
         "Tensor parameters, Tensor cell, Tensor inverse, Tensor coefficients, Tensor log_probs, int backward, Tensor "
         "pin) -> Tensor");
+    // All pairs (i, j, shift) with |x_j + shift . cell - x_i| < cutoff, by rising i, then j, then shift. cell and
+    // fractions [1 | S, D, D] float64: lattice vectors (rows), and what takes positions to fractions along each;
+    // repeats [D] 0 or 1. half keeps one of a pair's two. capacity: how many pairs to leave room for (-1: as many as
+    // there are); where they do not fit, nothing is written but row_ptr.
+    // -> distance [P], vector [P, D], i [P], j [P] int64, shift [P, D] int32, row_ptr [M + 1] int64; where P is the
+    // capacity, the rest is inf, 0, -1, -1, 0
+    m.def(
+        "neighbor_list(Tensor positions, Tensor system_ptr, Tensor cell, Tensor fractions, int[] repeats, "
+        "float cutoff, bool half, SymInt capacity) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }

@@ -14,6 +14,7 @@ from gmkern.dynamics.fields import (
     VectorField,
 )
 from gmkern.dynamics.integrators import BAOAB, RK4, EulerMaruyama, Heun, VelocityVerlet
+from gmkern.dynamics.neighbor_list import NeighborList, VerletList, neighbor_list
 from gmkern.dynamics.trajectory import PathLogProb, Trajectory, path_log_prob, simulate
 
 __all__ = [
@@ -29,13 +30,16 @@ __all__ = [
     "Heun",
     "LennardJones",
     "Morse",
+    "NeighborList",
     "PathLogProb",
     "Potential",
     "SoftSphere",
     "Trajectory",
     "VectorField",
     "VelocityVerlet",
+    "VerletList",
     "energy_and_forces",
+    "neighbor_list",
     "path_log_prob",
     "simulate",
 ]

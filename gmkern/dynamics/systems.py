@@ -129,32 +129,11 @@ def box_of(
     device: torch.device,
 ) -> Box:
     """The periodic box, once its cutoffs are known to reach no second image."""
-    dim = systems.dim
-    flags = [pbc] * dim if isinstance(pbc, (bool, np.bool_)) else list(pbc)
-    if len(flags) != dim or not all(isinstance(f, (bool, np.bool_)) for f in flags):
-        raise _validate.bad("pbc", pbc, f"a bool, or {dim} of them")
-    if not any(flags):
-        if cell is not None:
-            raise ValueError("cell: got a cell with pbc=False; pass pbc=True, or leave cell out")
-        none = torch.empty((0, dim, dim), dtype=torch.float64, device=device)
+    lattice = _lattice(cell, pbc, systems, device)
+    if not lattice.periodic:
+        none = torch.empty((0, systems.dim, systems.dim), dtype=torch.float64, device=device)
         return Box(none, none)
-    if cell is None:
-        raise ValueError(f"cell: got None with pbc={pbc}; takes row vectors [{dim}, {dim}] or [S, {dim}, {dim}]")
-    vectors = _validate.tensor("cell", cell, ndim=(2, 3))
-    no_gradient("cell", vectors)
-    vectors = vectors.to(device=device, dtype=torch.float64)
-    vectors = vectors.reshape(-1, *vectors.shape[-2:]) if vectors.ndim == 2 else vectors
-    if vectors.shape[1:] != (dim, dim) or vectors.shape[0] not in (1, systems.count):
-        raise _validate.bad("cell", vectors, f"shape [{dim}, {dim}] or [{systems.count}, {dim}, {dim}]")
-    if not bool(torch.isfinite(vectors).all()):
-        raise _validate.bad("cell", "values that are not finite", "finite numbers")
-    periodic = [k for k in range(dim) if flags[k]]
-    rows = vectors[:, periodic]
-    # Column k of the pseudo-inverse is 1/h_k long, h_k being the distance between the two faces that vector k joins.
-    pinv = torch.linalg.pinv(rows)
-    if not bool((torch.linalg.matrix_rank(rows) == len(periodic)).all()):
-        raise _validate.bad("cell", "periodic row vectors that are not independent", "a box with a volume")
-    narrowest = float((1.0 / torch.linalg.vector_norm(pinv, dim=1)).min()) if pinv.numel() else math.inf
+    narrowest = float((1.0 / torch.linalg.vector_norm(lattice.pinv, dim=1)).min()) if lattice.pinv.numel() else math.inf
     for term in field.terms:
         if not term.is_pair:
             continue
@@ -166,11 +145,66 @@ def box_of(
                 f"cutoff: got {term.reach:g} for {type(term).__name__} in a periodic box; takes at most "
                 f"{0.5 * narrowest:g}, half the distance between the closest faces of the cell"
             )
-    inverse = torch.zeros_like(vectors)
-    inverse[:, :, periodic] = pinv
+    inverse = torch.zeros_like(lattice.kept)
+    inverse[:, :, lattice.periodic] = lattice.pinv
+    return Box(lattice.kept, inverse.contiguous())
+
+
+def lattice_of(
+    cell: Tensor | np.ndarray | None, pbc: bool | Sequence[bool], systems: Systems, device: torch.device
+) -> tuple[Tensor, Tensor, list[int]]:
+    """(cell, fractions, repeats): lattice vectors as rows [1 | S, D, D] float64, zeros where nothing repeats; vectors
+    f_k [1 | S, D, D] with x . f_k the fraction of x along vector k, or along a unit vector at right angles to those
+    that repeat; and which repeat, 0 or 1."""
+    lattice, dim = _lattice(cell, pbc, systems, device), systems.dim
+    repeats = [int(k in lattice.periodic) for k in range(dim)]
+    if not lattice.periodic:
+        return lattice.kept, torch.eye(dim, dtype=torch.float64, device=device)[None], repeats
+    fractions = torch.zeros_like(lattice.kept)
+    fractions[:, lattice.periodic] = lattice.pinv.transpose(1, 2)
+    others = [k for k in range(dim) if k not in lattice.periodic]
+    if others:
+        complete = torch.linalg.qr(lattice.kept[:, lattice.periodic].transpose(1, 2), mode="complete").Q
+        fractions[:, others] = complete[:, :, len(lattice.periodic) :].transpose(1, 2)
+    return lattice.kept, fractions, repeats
+
+
+@dataclass(frozen=True)
+class _Lattice:
+    periodic: list[int]  # the directions that repeat
+    kept: Tensor  # [1 | S, D, D] float64: their vectors in their rows, zeros in the others
+    pinv: Tensor  # [1 | S, D, P]: column k is 1/h_k long, h_k the distance between the two faces that vector k joins
+
+
+def _lattice(
+    cell: Tensor | np.ndarray | None, pbc: bool | Sequence[bool], systems: Systems, device: torch.device
+) -> _Lattice:
+    dim = systems.dim
+    flags = [pbc] * dim if isinstance(pbc, (bool, np.bool_)) else list(pbc)
+    if len(flags) != dim or not all(isinstance(f, (bool, np.bool_)) for f in flags):
+        raise _validate.bad("pbc", pbc, f"a bool, or {dim} of them")
+    periodic = [k for k in range(dim) if flags[k]]
+    if not periodic:
+        if cell is not None:
+            raise ValueError("cell: got a cell with pbc=False; pass pbc=True, or leave cell out")
+        none = torch.zeros((1, dim, dim), dtype=torch.float64, device=device)
+        return _Lattice([], none, none[:, :, :0])
+    if cell is None:
+        raise ValueError(f"cell: got None with pbc={pbc}; takes row vectors [{dim}, {dim}] or [S, {dim}, {dim}]")
+    vectors = _validate.tensor("cell", cell, ndim=(2, 3))
+    no_gradient("cell", vectors)
+    vectors = vectors.to(device=device, dtype=torch.float64)
+    vectors = vectors.reshape(-1, *vectors.shape[-2:]) if vectors.ndim == 2 else vectors
+    if vectors.shape[1:] != (dim, dim) or vectors.shape[0] not in (1, systems.count):
+        raise _validate.bad("cell", vectors, f"shape [{dim}, {dim}] or [{systems.count}, {dim}, {dim}]")
+    if not bool(torch.isfinite(vectors).all()):
+        raise _validate.bad("cell", "values that are not finite", "finite numbers")
+    rows = vectors[:, periodic]
+    if not bool((torch.linalg.matrix_rank(rows) == len(periodic)).all()):
+        raise _validate.bad("cell", "periodic row vectors that are not independent", "a box with a volume")
     kept = torch.zeros_like(vectors)
     kept[:, periodic] = rows
-    return Box(kept.contiguous(), inverse.contiguous())
+    return _Lattice(periodic, kept.contiguous(), torch.linalg.pinv(rows))
 
 
 def masses_of(masses: float | Tensor | np.ndarray | None, systems: Systems, like: Tensor) -> Tensor:
