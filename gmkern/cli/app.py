@@ -9,6 +9,7 @@ from gmkern.cli.demo import demo
 from gmkern.cli.evaluate import evaluate
 from gmkern.cli.generate import generate
 from gmkern.cli.info import info
+from gmkern.cli.simulate import simulate
 
 
 @click.group(
@@ -27,3 +28,4 @@ app.add_command(demo)
 app.add_command(evaluate)
 app.add_command(generate)
 app.add_command(info)
+app.add_command(simulate)

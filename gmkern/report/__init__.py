@@ -4,7 +4,7 @@ Needs the extra "cli": ``pip install 'gmkern[cli]'``.
 """
 
 from gmkern.report.page import Cell, Page, Picture, Section, Table, write
-from gmkern.report.pictures import Bars, Drawn, bars, histograms, lines, pairs
+from gmkern.report.pictures import Bars, Drawn, bars, histograms, lines, over_time, pairs
 
 __all__ = [
     "Bars",
@@ -17,6 +17,7 @@ __all__ = [
     "bars",
     "histograms",
     "lines",
+    "over_time",
     "pairs",
     "write",
 ]

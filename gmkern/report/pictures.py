@@ -127,6 +127,28 @@ def lines(
     return in_both(draw)
 
 
+def over_time(at: Sequence[float], panels: Mapping[str, np.ndarray], *, across: str, most: int = 32) -> Drawn:
+    """Quantities [F, S] of S systems at the F numbers ``at``, a panel each: ``most`` systems thin, the mean bold."""
+    height = 0.35 + 1.5 * len(panels)  # inches
+
+    def draw(theme: Theme) -> Figure:
+        figure = _figure(theme, 4.6, height)
+        for row, ((name, values), hue) in enumerate(zip(panels.items(), theme.hues[1:], strict=False)):
+            axes = _axes(figure, theme, (0.16, 1 - 1.5 * (row + 1) / height + 0.06, 0.81, 1.5 / height - 0.13))
+            if values.shape[1] > 1:
+                axes.plot(at, values[:, :most], color=hue, linewidth=0.5, alpha=0.35)
+            axes.plot(at, values.mean(1), color=hue, linewidth=2)
+            axes.set_title(name, loc="left", fontsize=9, color=theme.ink)
+            axes.grid(axis="y", color=theme.line, linewidth=0.6)
+            if row < len(panels) - 1:
+                axes.set_xticklabels([])
+            else:
+                axes.set_xlabel(across, color=theme.quiet)
+        return figure
+
+    return in_both(draw)
+
+
 class Bars(NamedTuple):
     """A group of two bars: a name, its two numbers and what is written beside them."""
 

@@ -47,7 +47,7 @@ def test_info_says_which_instruction_set_is_wrong():
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", [(), ("info",), ("demo",), ("evaluate",), ("generate",)])
+@pytest.mark.parametrize("command", [(), ("info",), ("demo",), ("evaluate",), ("generate",), ("simulate",)])
 def test_help_explains_and_has_examples(command):
     done = CliRunner().invoke(app, [*command, "--help"])
     assert done.exit_code == 0
