@@ -19,6 +19,8 @@ CUDA_SWITCH := $(if $(filter-out 0 OFF,$(GMKERN_CUDA)),ON,OFF)
 CXX_SOURCES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh')
 CONFIGURE = cmake -S . -B build -G Ninja -DGMKERN_CUDA=$(CUDA_SWITCH) -DGMKERN_OUTPUT_DIR=$(CURDIR)/gmkern
 export GMKERN_CUDA
+# .venv keeps the bytecode of what it runs, whatever the caller does: without it every process compiles torch's sources.
+unexport PYTHONDONTWRITEBYTECODE
 # CMake, Ninja and the tools of `make lint` come from pip, into .venv.
 WITH_VENV = env PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
