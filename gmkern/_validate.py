@@ -6,6 +6,7 @@ Every message has one form: the argument's name, what it got, what it takes.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,9 +45,11 @@ def tensor(
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject or value.dtype.kind not in "biuf":
             raise bad(name, value, "an array of numbers", error=TypeError)
-        if not value.dtype.isnative or not value.flags.writeable or any(s < 0 for s in value.strides):
+        if not value.dtype.isnative or any(s < 0 for s in value.strides):
             value = np.array(value, dtype=value.dtype.newbyteorder("="))
-        value = torch.from_numpy(value)
+        with warnings.catch_warnings():  # nothing here writes to what it is given: a read-only memory map stays one
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            value = torch.from_numpy(value)
     if not isinstance(value, Tensor):
         raise bad(name, value, "a tensor or a NumPy array", error=TypeError)
     if value.layout != torch.strided or value.is_quantized or value.is_complex():

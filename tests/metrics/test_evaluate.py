@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy.stats import mannwhitneyu
 
+from gmkern import _validate
 from gmkern.metrics import Report, evaluate, novelty, prdc, realism
 from gmkern.metrics._bootstrap import Resamples, copying_score, intervals, mean, median
 from gmkern.metrics._resampling import GENERATED, HOLDOUT, TRAIN, subset, with_replacement
@@ -222,6 +223,16 @@ def test_no_matrix_of_all_pairs_is_held() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 350_000  # KB
+
+
+def test_a_read_only_map_is_taken_as_it_is(tmp_path, recwarn) -> None:
+    """The same report, and no copy of the file."""
+    train, generated = np.random.default_rng(3).normal(size=(2, 300, 5)).astype(np.float32)
+    np.save(tmp_path / "train.npy", train)
+    mapped = np.load(tmp_path / "train.npy", mmap_mode="r")
+    assert evaluate(generated, mapped, resamples=20).to_json() == evaluate(generated, train, resamples=20).to_json()
+    assert _validate.tensor("train", mapped).data_ptr() == mapped.ctypes.data
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from gmkern import _backend, _validate
@@ -73,7 +70,7 @@ def draw(
     >>> bool((points == train[indices]).all())
     True
     """
-    points = _rows(train)
+    points = _validate.tensor("train", train)
     rows = _validate.integer("n", n, low=0)
     if points.ndim < 1 or points.shape[0] > _MOST:
         raise _validate.bad("train", points, "shape [M, ...] with M < 2^31")
@@ -88,12 +85,3 @@ def draw(
     draw_sets = ops.draw_sets if chosen == "cpu" else reference.draw_sets
     gathered, indices = draw_sets(points.contiguous(), key, ids, count)
     return Draw(indices, gathered)
-
-
-def _rows(train: Any) -> Tensor:
-    """The training points; a memory map as it stands, which torch may take since it is only read."""
-    if isinstance(train, np.memmap) and train.dtype.isnative and not train.flags.writeable:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            train = torch.from_numpy(train)
-    return _validate.tensor("train", train)
