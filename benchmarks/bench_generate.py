@@ -165,7 +165,7 @@ def cost_of_one_order(rounds: int) -> None:
     for rows in (1, 16, 256):
         hidden = torch.randn(rows, head.shape[1])
         runs = {
-            "gmkern": lambda h=hidden: ops.transformer_head(weights.weights, h, weights.shape),
+            "gmkern": lambda h=hidden: ops.transformer_head(weights.weights, h, weights.shape, weights.reals),
             "torch": lambda h=hidden: h @ head.t(),
         }
         # K terms in fp32, in two orders

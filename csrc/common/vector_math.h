@@ -82,4 +82,7 @@ GM_HD f32x16 gelu_tanh(f32x16 x) {
     return fma(half, fast_tanh(inner), half);
 }
 
+// cap tanh(x / cap): x near 0, and never beyond the cap.
+GM_HD f32x16 soft_cap(f32x16 x, float cap) { return f32x16(cap) * fast_tanh(x / f32x16(cap)); }
+
 GM_NAMESPACE_END

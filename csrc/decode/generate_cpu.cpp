@@ -283,8 +283,8 @@ void generate_steps(const Tensor& packed, const Tensor& turns, Tensor cache, con
                     Tensor raw_logprobs, Tensor log_kept_mass, Tensor finished, Tensor order,
                     const Tensor& prefix_cache, const Tensor& prefix_of, const Tensor& prefix_lengths,
                     const Tensor& side_prompts, const Tensor& side_ptr, const Tensor& scale, int64_t steps,
-                    const std::vector<int64_t>& shape, double eps) {
-    const Engine engine = make_engine(packed, turns, cache, transformer_shape(shape, eps));
+                    const std::vector<int64_t>& shape, const std::vector<double>& reals) {
+    const Engine engine = make_engine(packed, turns, cache, transformer_shape(shape, reals));
     check_dim("tokens", tokens, 2);
     const int64_t n = tokens.size(0), length = tokens.size(1);
     constexpr auto kLong = ScalarType::Long;

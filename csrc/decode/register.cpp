@@ -33,12 +33,12 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
     // tokens, slots, positions [R], wanted [Q] int64: adds each token to its slot's cache -> logits [Q, V]
     m.def(
         "transformer_logits(Tensor packed, Tensor turns, Tensor(a!) cache, Tensor tokens, Tensor slots, "
-        "Tensor positions, Tensor wanted, int[] shape, float eps) -> Tensor");
+        "Tensor positions, Tensor wanted, int[] shape, float[] reals) -> Tensor");
     // the same, but the last norms [Q, width], of which transformer_head makes the logits, to the bit
     m.def(
         "transformer_hidden(Tensor packed, Tensor turns, Tensor(a!) cache, Tensor tokens, Tensor slots, "
-        "Tensor positions, Tensor wanted, int[] shape, float eps) -> Tensor");
-    m.def("transformer_head(Tensor packed, Tensor hidden, int[] shape) -> Tensor");
+        "Tensor positions, Tensor wanted, int[] shape, float[] reals) -> Tensor");
+    m.def("transformer_head(Tensor packed, Tensor hidden, int[] shape, float[] reals) -> Tensor");
     // up to `steps` steps of all slots; slots [S, 3]: row (-1: free), tokens cached, and those of its twin; progress
     // [4]: next row, rows done, a row that could not be drawn for or -1, its SampleFlaw; params [N, 10] fp64 as for
     // sample; order [N]: rows as they were done; prefix_cache [G, layers, kv_heads, P, ...]: caches of beginnings that
@@ -52,5 +52,5 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
         "Tensor(f!) logprobs, Tensor(g!) raw_logprobs, Tensor(h!) log_kept_mass, Tensor(i!) finished, Tensor(j!) "
         "order, Tensor prefix_cache, "
         "Tensor prefix_of, Tensor prefix_lengths, Tensor side_prompts, Tensor side_ptr, Tensor scale, SymInt steps, "
-        "int[] shape, float eps) -> ()");
+        "int[] shape, float[] reals) -> ()");
 }

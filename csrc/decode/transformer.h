@@ -1,4 +1,4 @@
-// The step engine's vocabulary: the model's shape, where its packed weights lie, and what its bodies take.
+// The step engine's vocabulary: what its bodies take.
 //
 // Every row (one token of one sequence) is computed by sums whose order is a function of that row alone: a linear's
 // output is one chain of multiply-adds over its inputs, an attention's sums go by position. So a row's bits do not
@@ -28,28 +28,6 @@ constexpr int weights_per_word(WeightFormat format) {
 inline int64_t row_words(WeightFormat format, int64_t inputs) {
     return (inputs + weights_per_word(format) - 1) / weights_per_word(format);
 }
-
-struct TransformerShape {
-    int64_t vocab, layers, heads, width, max_len, kv_heads, ff, head_dim;
-    NormKind norm;
-    Activation activation;
-    PositionKind position;
-    bool qk_norm;
-    int64_t rotary;  // the dimensions of a head that rope turns, its first ones
-    bool parallel;   // the MLP reads what attention reads
-    int64_t window;  // the latest positions that a query sees; 0: all
-    WeightFormat format;
-    float eps;
-
-    bool gated() const {
-        return activation == Activation::swiglu || activation == Activation::geglu ||
-               activation == Activation::geglu_tanh;
-    }
-    int64_t qkv() const { return (heads + 2 * kv_heads) * head_dim; }
-    // The cache of one sequence is [layers, kv_heads, length, head_dim + value_width()] floats; a head's part holds its
-    // keys as [length / 16][head_dim][16], then its values as [length][value_width()].
-    int64_t value_width() const { return lanes_up(head_dim); }
-};
 
 // out[r][n] = activation(sum_k x[r][k] w[n][k] + bias[n]), or out[r][n] += that sum (Activation none, add).
 // Weights lie in panels of 16 outputs, [word][16] each, a word holding one, two or four consecutive inputs from its low
@@ -87,14 +65,14 @@ struct NormArgs {
     float eps;
 };
 
-// One row's queries, keys and values as projected: heads are normed and turned in place, the queries scaled by
-// 1/sqrt(head_dim), keys and values written to the cache at `position`.
+// One row's queries, keys and values as projected: heads are normed and turned in place, the queries scaled,
+// keys and values written to the cache at `position`.
 struct HeadsArgs {
     float* qkv;
     const float *q_norm, *k_norm, *turn;  // null where the model has none; turn: rotary/2 cosines, then sines
     float* cache;                         // this layer's part of this sequence's cache
     int64_t heads, kv_heads, head_dim, rotary, length, position;
-    float eps;
+    float eps, scale;
 };
 
 // The queries of one row that share a key head, over positions `first` to `position`.
@@ -103,10 +81,12 @@ struct AttendArgs {
     const float* cache;
     float *out, *scores;  // out [group, head_dim]; scores: room for lanes_up(position + 1) floats
     int64_t group, head_dim, length, first, position;
+    float cap;  // 0: none
 };
 
 GM_DECLARE_ISA(void, linear_panels, (const LinearArgs&, int64_t, int64_t))
 GM_DECLARE_ISA(void, norm_rows, (const NormArgs&, int64_t, int64_t))
+GM_DECLARE_ISA(void, cap_values, (float*, int64_t, float))
 GM_DECLARE_ISA(void, place_heads, (const HeadsArgs&))
 GM_DECLARE_ISA(void, attend_row, (const AttendArgs&))
 

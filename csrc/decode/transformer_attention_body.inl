@@ -49,13 +49,15 @@ GM_HD void gather(const float* weight, const float* values, int64_t width, int64
 
 // Positions [first, count); scores[0] is that of the first position of first's block.
 void attend(const float* q, const float* cache, float* out, float* scores, int64_t d, int64_t length, int64_t first,
-            int64_t count) {
+            int64_t count, float cap) {
     const int64_t width = lanes_up(d), begin = first / kLanes, blocks = (count + kLanes - 1) / kLanes;
     int64_t b = begin;
     scores -= begin * kLanes;
     for (; b + 4 <= blocks; b += 4) score<4>(q, cache + b * d * kLanes, d, scores + b * kLanes);
     for (; b < blocks; ++b) score<1>(q, cache + b * d * kLanes, d, scores + b * kLanes);
 
+    if (cap > 0.0f)
+        for (b = begin; b < blocks; ++b) soft_cap(f32x16::load(scores + b * kLanes), cap).store(scores + b * kLanes);
     const f32x16 never(-__builtin_inff());
     const i32x16 lane = iota<int32_t>();
     const i32x16 past = lane >= i32x16(static_cast<int32_t>(count - (blocks - 1) * kLanes));
@@ -87,7 +89,7 @@ void attend(const float* q, const float* cache, float* out, float* scores, int64
 void attend_row(const AttendArgs& a) {
     for (int64_t g = 0; g < a.group; ++g)
         attend(a.q + g * a.head_dim, a.cache, a.out + g * a.head_dim, a.scores, a.head_dim, a.length, a.first,
-               a.position + 1);
+               a.position + 1, a.cap);
 }
 
 }  // namespace GM_ISA

@@ -7,15 +7,20 @@
 
 namespace gm {
 
-TransformerShape transformer_shape(const std::vector<int64_t>& v, double eps) {
-    GM_CHECK(v.size() == 16, "shape: got ", v.size(), " numbers; takes 16");
+TransformerShape transformer_shape(const std::vector<int64_t>& v, const std::vector<double>& reals) {
+    GM_CHECK(v.size() >= 16, "shape: got ", v.size(), " numbers; takes 16 and a window a layer");
     for (int i = 0; i < 8; ++i)
         GM_CHECK(v[i] >= 1 && v[i] < (int64_t(1) << 31), "shape: got ", v[i], " at ", i, "; takes 1 to 2^31 - 1");
     GM_CHECK(v[2] % v[5] == 0, "shape: got ", v[5], " key heads for ", v[2], " query heads; takes a divisor");
     GM_CHECK(v[8] >= 0 && v[8] <= 1 && v[9] >= 0 && v[9] <= 6 && v[10] >= 0 && v[10] <= 2, "shape: unknown kinds");
     GM_CHECK(v[10] != 0 || (v[12] % 2 == 0 && v[12] >= 2 && v[12] <= v[7]), "shape: got ", v[12],
              " dimensions to turn; takes an even number up to head_dim, ", v[7]);
-    GM_CHECK(v[14] >= 0, "shape: got a window of ", v[14], "; takes 0 or more");
+    GM_CHECK(static_cast<int64_t>(v.size()) == 16 + v[1], "shape: got ", v.size(), " numbers; takes 16 and ", v[1],
+             " windows");
+    GM_CHECK(v[13] == 0 || v[14] == 0, "shape: got post_norms in parallel halves; takes one of the two");
+    for (size_t i = 16; i < v.size(); ++i) GM_CHECK(v[i] >= 0, "shape: got a window of ", v[i], "; takes 0 or more");
+    GM_CHECK(reals.size() == 4, "reals: got ", reals.size(), " numbers; takes 4");
+    GM_CHECK(reals[2] >= 0 && reals[3] >= 0, "reals: got caps ", reals[2], " and ", reals[3], "; takes 0 or more");
     GM_CHECK(v[15] >= 0 && v[15] <= 2, "shape: got weight format ", v[15], "; takes 0 to 2");
     return {v[0],
             v[1],
@@ -31,9 +36,13 @@ TransformerShape transformer_shape(const std::vector<int64_t>& v, double eps) {
             v[11] != 0,
             v[12],
             v[13] != 0,
-            v[14],
+            v[14] != 0,
             static_cast<WeightFormat>(v[15]),
-            static_cast<float>(eps)};
+            {v.begin() + 16, v.end()},
+            static_cast<float>(reals[0]),
+            static_cast<float>(reals[1]),
+            static_cast<float>(reals[2]),
+            static_cast<float>(reals[3])};
 }
 
 Engine make_engine(const Tensor& packed, const Tensor& turns, const Tensor& cache, const TransformerShape& s) {
@@ -64,7 +73,7 @@ Engine make_engine(const Tensor& packed, const Tensor& turns, const Tensor& cach
 namespace {
 
 int64_t packed_transformer_size(const std::vector<int64_t>& shape) {
-    return PackedLayout(transformer_shape(shape, 0.0)).size;
+    return PackedLayout(transformer_shape(shape)).size;
 }
 
 // The tokens that an op adds to the cache, checked, and which of them are asked for.
@@ -128,8 +137,8 @@ constexpr int64_t kLogitChunk = 64;
 
 Tensor transformer_logits(const Tensor& packed, const Tensor& turns, Tensor cache, const Tensor& tokens,
                           const Tensor& slots, const Tensor& positions, const Tensor& wanted,
-                          const std::vector<int64_t>& shape, double eps) {
-    const Engine engine = make_engine(packed, turns, cache, transformer_shape(shape, eps));
+                          const std::vector<int64_t>& shape, const std::vector<double>& reals) {
+    const Engine engine = make_engine(packed, turns, cache, transformer_shape(shape, reals));
     const Feed feed(engine, cache, tokens, slots, positions, wanted);
     const int64_t vocab = engine.shape().vocab;
     Tensor out = torch::stable::empty({feed.asked, vocab}, ScalarType::Float);
@@ -146,8 +155,8 @@ Tensor transformer_logits(const Tensor& packed, const Tensor& turns, Tensor cach
 
 Tensor transformer_hidden(const Tensor& packed, const Tensor& turns, Tensor cache, const Tensor& tokens,
                           const Tensor& slots, const Tensor& positions, const Tensor& wanted,
-                          const std::vector<int64_t>& shape, double eps) {
-    const Engine engine = make_engine(packed, turns, cache, transformer_shape(shape, eps));
+                          const std::vector<int64_t>& shape, const std::vector<double>& reals) {
+    const Engine engine = make_engine(packed, turns, cache, transformer_shape(shape, reals));
     const Feed feed(engine, cache, tokens, slots, positions, wanted);
     const int64_t width = engine.shape().width;
     Tensor out = torch::stable::empty({feed.asked, width}, ScalarType::Float);
@@ -160,8 +169,9 @@ Tensor transformer_hidden(const Tensor& packed, const Tensor& turns, Tensor cach
     return out;
 }
 
-Tensor transformer_head(const Tensor& packed, const Tensor& hidden, const std::vector<int64_t>& shape) {
-    const TransformerShape s = transformer_shape(shape, 0.0);
+Tensor transformer_head(const Tensor& packed, const Tensor& hidden, const std::vector<int64_t>& shape,
+                        const std::vector<double>& reals) {
+    const TransformerShape s = transformer_shape(shape, reals);
     check_dtype("packed", packed, ScalarType::Float);
     check_contiguous_cpu("packed", packed);
     check_dim("packed", packed, 1);

@@ -60,9 +60,11 @@ PackedLayout::PackedLayout(const TransformerShape& s) {
         l.q_norm = s.qk_norm ? take(&at, s.head_dim) : -1;
         l.k_norm = s.qk_norm ? take(&at, s.head_dim) : -1;
         l.out = take_linear(&at, s.format, s.width, s.heads * s.head_dim);
+        l.after_attention = s.post_norms ? take_norm(&at, s) : PackedNorm{-1, -1};
         l.before_mlp = take_norm(&at, s);
         l.up = take_linear(&at, s.format, s.gated() ? 2 * lanes_up(s.ff) : s.ff, s.width);
         l.down = take_linear(&at, s.format, s.width, s.ff);
+        l.after_mlp = s.post_norms ? take_norm(&at, s) : PackedNorm{-1, -1};
         layers.push_back(l);
     }
     norm = take_norm(&at, s);
@@ -88,6 +90,7 @@ Engine::Engine(const TransformerShape& shape, const float* packed, const float* 
       head_floats_(length * (shape.head_dim + shape.value_width())),
       linear_body_(GM_CALL_ISA(linear_panels)),
       norm_body_(GM_CALL_ISA(norm_rows)),
+      cap_body_(GM_CALL_ISA(cap_values)),
       place_body_(GM_CALL_ISA(place_heads)),
       attend_body_(GM_CALL_ISA(attend_row)) {}
 
@@ -134,11 +137,12 @@ void Engine::attention(EngineScratch& s, int64_t layer, const TokenRow* rows, in
             place_body_({s.qkv.data() + r * qkv, l.q_norm < 0 ? nullptr : packed_ + l.q_norm,
                          l.k_norm < 0 ? nullptr : packed_ + l.k_norm,
                          turns_ ? turns_ + rows[r].position * m.rotary : nullptr, part(rows[r]), m.heads, m.kv_heads,
-                         m.head_dim, m.rotary, length_, rows[r].position, m.eps});
+                         m.head_dim, m.rotary, length_, rows[r].position, m.eps, m.score_scale});
     });
 
+    const int64_t window = m.windows[static_cast<size_t>(layer)];
     const auto first = [&](const TokenRow& r) {
-        return m.window > 0 && r.position >= m.window ? r.position - m.window + 1 : 0;
+        return window > 0 && r.position >= window ? r.position - window + 1 : 0;
     };
     int64_t work = 0;
     for (int64_t r = 0; r < count; ++r) work += 2 * attended * (rows[r].position + 1 - first(rows[r]));
@@ -149,9 +153,21 @@ void Engine::attention(EngineScratch& s, int64_t layer, const TokenRow* rows, in
             const int64_t r = i / m.kv_heads, h = i % m.kv_heads, at = h * group * m.head_dim;
             attend_body_({s.qkv.data() + r * qkv + at, part(rows[r]) + h * head_floats_,
                           s.attended.data() + r * attended + at, scores, group, m.head_dim, length_, first(rows[r]),
-                          rows[r].position});
+                          rows[r].position, m.score_cap});
         }
     });
+}
+
+void Engine::add(EngineScratch& s, const PackedLinear& m, const PackedNorm& after, const float* y, int64_t y_stride,
+                 int64_t rows, bool spread) const {
+    if (after.weight < 0) return linear(m, y, y_stride, s.x.data(), rows, Epilogue::add, spread);
+    linear(m, y, y_stride, s.normed.data(), rows, Epilogue::store, spread);
+    norm(after, s.normed.data(), s.normed.data(), rows, spread);
+    for (int64_t r = 0; r < rows; ++r) {
+        float* x = s.x.data() + r * lanes_up(shape_.width);
+        const float* more = s.normed.data() + r * lanes_up(shape_.width);
+        for (int64_t i = 0; i < shape_.width; ++i) x[i] += more[i];
+    }
 }
 
 void Engine::run(EngineScratch& s, const TokenRow* rows, int64_t count, bool spread) const {
@@ -173,10 +189,10 @@ void Engine::run(EngineScratch& s, const TokenRow* rows, int64_t count, bool spr
         linear(l.qkv, s.normed.data(), width, s.qkv.data(), count, Epilogue::store, spread);
         attention(s, i, rows, count, spread);
         if (m.parallel) norm(l.before_mlp, s.x.data(), s.normed.data(), count, spread);  // of x as attention read it
-        linear(l.out, s.attended.data(), attended, s.x.data(), count, Epilogue::add, spread);
+        add(s, l.out, l.after_attention, s.attended.data(), attended, count, spread);
         if (!m.parallel) norm(l.before_mlp, s.x.data(), s.normed.data(), count, spread);
         linear(l.up, s.normed.data(), width, s.hidden.data(), count, static_cast<Epilogue>(m.activation), spread);
-        linear(l.down, s.hidden.data(), lanes_up(m.ff), s.x.data(), count, Epilogue::add, spread);
+        add(s, l.down, l.after_mlp, s.hidden.data(), lanes_up(m.ff), count, spread);
     }
 }
 
@@ -199,6 +215,12 @@ void Engine::final_norm(EngineScratch& s, const int64_t* which, int64_t count) c
 void Engine::head(EngineScratch& s, int64_t count, bool spread) const {
     const int64_t width = lanes_up(shape_.width);
     linear(layout_.head, s.normed.data(), width, s.logits.data(), count, Epilogue::store, spread);
+    if (shape_.logit_cap > 0.0f) {
+        const int64_t vocab = lanes_up(shape_.vocab);
+        share(spread, count, count * vocab * 16, [&](int64_t begin, int64_t end) {
+            cap_body_(s.logits.data() + begin * vocab, (end - begin) * vocab, shape_.logit_cap);
+        });
+    }
 }
 
 }  // namespace gm

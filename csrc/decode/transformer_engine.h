@@ -1,11 +1,36 @@
-// Where a model's packed weights lie, and the walk of rows through its layers.
+// A model's shape, where its packed weights lie, and the walk of rows through its layers.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "decode/transformer.h"
 
 namespace gm {
+
+struct TransformerShape {
+    int64_t vocab, layers, heads, width, max_len, kv_heads, ff, head_dim;
+    NormKind norm;
+    Activation activation;
+    PositionKind position;
+    bool qk_norm;
+    int64_t rotary;   // the dimensions of a head that rope turns, its first ones
+    bool parallel;    // the MLP reads what attention reads
+    bool post_norms;  // norms of what attention and the MLP add, too
+    WeightFormat format;
+    std::vector<int64_t> windows;  // of each layer: the latest positions that a query sees; 0: all
+    // What scores are multiplied by; scores and logits lie within their cap c as c tanh(x / c), 0: no cap.
+    float eps, score_scale, score_cap, logit_cap;
+
+    bool gated() const {
+        return activation == Activation::swiglu || activation == Activation::geglu ||
+               activation == Activation::geglu_tanh;
+    }
+    int64_t qkv() const { return (heads + 2 * kv_heads) * head_dim; }
+    // The cache of one sequence is [layers, kv_heads, length, head_dim + value_width()] floats; a head's part holds its
+    // keys as [length / 16][head_dim][16], then its values as [length][value_width()].
+    int64_t value_width() const { return lanes_up(head_dim); }
+};
 
 // Offsets are in floats from the start of the packed tensor; each is a multiple of 16.
 struct PackedLinear {
@@ -16,7 +41,7 @@ struct PackedNorm {
     int64_t weight, bias;  // bias: -1 where the norm has none
 };
 struct PackedLayer {
-    PackedNorm before_attention, before_mlp;
+    PackedNorm before_attention, after_attention, before_mlp, after_mlp;  // those after: weight -1 where none
     PackedLinear qkv, out, up, down;
     int64_t q_norm, k_norm;  // -1 where the model has none
 };
@@ -63,6 +88,9 @@ class Engine {
     void linear(const PackedLinear&, const float* x, int64_t x_stride, float* out, int64_t rows, Epilogue,
                 bool spread) const;
     void norm(const PackedNorm&, const float* x, float* out, int64_t rows, bool spread) const;
+    // x += linear(y); where there are norms after, x += norm(linear(y)), by way of s.normed.
+    void add(EngineScratch&, const PackedLinear&, const PackedNorm& after, const float* y, int64_t y_stride,
+             int64_t rows, bool spread) const;
     void attention(EngineScratch&, int64_t layer, const TokenRow* rows, int64_t count, bool spread) const;
 
     TransformerShape shape_;
@@ -72,6 +100,7 @@ class Engine {
     int64_t length_, head_floats_;
     decltype(&baseline::linear_panels) linear_body_;
     decltype(&baseline::norm_rows) norm_body_;
+    decltype(&baseline::cap_values) cap_body_;
     decltype(&baseline::place_heads) place_body_;
     decltype(&baseline::attend_row) attend_body_;
 };

@@ -136,7 +136,7 @@ void pack_vector(int64_t at, const Values& from, int64_t count, float* packed) {
 }
 
 Tensor pack_transformer(const std::vector<Tensor>& weights, const std::vector<int64_t>& shape) {
-    const TransformerShape s = transformer_shape(shape, 0.0);
+    const TransformerShape s = transformer_shape(shape);
     const PackedLayout layout(s);
     Tensor out = torch::stable::empty({layout.size}, ScalarType::Float);
     float* packed = out.mutable_data_ptr<float>();
@@ -160,6 +160,7 @@ Tensor pack_transformer(const std::vector<Tensor>& weights, const std::vector<in
         pack_linear(l.out, s.format, {source(s.width, queries, 0, 1)}, packed);
         pack_vector(l.q_norm, s.qk_norm ? from.next(s.head_dim) : Values{}, s.head_dim, packed);
         pack_vector(l.k_norm, s.qk_norm ? from.next(s.head_dim) : Values{}, s.head_dim, packed);
+        if (s.post_norms) norm(l.after_attention);
         norm(l.before_mlp);
         if (s.gated()) {
             const Source gate = source(s.ff, s.width, 0, 2);
@@ -168,6 +169,7 @@ Tensor pack_transformer(const std::vector<Tensor>& weights, const std::vector<in
             pack_linear(l.up, s.format, {source(s.ff, s.width, 0, 1)}, packed);
         }
         pack_linear(l.down, s.format, {source(s.width, s.ff, 0, 1)}, packed);
+        if (s.post_norms) norm(l.after_mlp);
     }
     norm(layout.norm);
     pack_linear(layout.head, s.format, {Source{from.next(s.vocab, s.width), {}, s.vocab, 0, 1}}, packed);

@@ -1,5 +1,5 @@
 // What is done to one row between the linears: norms, and heads normed, turned and placed in the cache.
-#include "common/simd.h"
+#include "common/vector_math.h"
 #include "decode/transformer.h"
 
 namespace gm {
@@ -57,9 +57,13 @@ void norm_rows(const NormArgs& a, int64_t begin, int64_t end) {
         norm(a.x + r * a.stride, a.weight, a.bias, a.out + r * a.stride, a.width, a.kind, a.eps);
 }
 
+// count: a multiple of 16.
+void cap_values(float* x, int64_t count, float cap) {
+    for (int64_t i = 0; i < count; i += kLanes) soft_cap(f32x16::load(x + i), cap).store(x + i);
+}
+
 void place_heads(const HeadsArgs& a) {
     const int64_t d = a.head_dim, values = lanes_up(d);
-    const float scale = 1.0f / sqrt(static_cast<float>(d));
     for (int64_t h = 0; h < a.heads + a.kv_heads; ++h) {
         float* head = a.qkv + h * d;
         const bool query = h < a.heads;
@@ -67,7 +71,7 @@ void place_heads(const HeadsArgs& a) {
         if (weight) norm(head, weight, nullptr, head, d, NormKind::rms, a.eps);
         if (a.turn) turn_head(head, a.turn, a.rotary / 2);
         if (query) {
-            for (int64_t i = 0; i < d; ++i) head[i] *= scale;
+            for (int64_t i = 0; i < d; ++i) head[i] *= a.scale;
         } else {
             float* keys = a.cache + (h - a.heads) * a.length * (d + values);
             keys += a.position / kLanes * d * kLanes + a.position % kLanes;

@@ -69,8 +69,8 @@ def generate(
 ) -> None:
     """Draw texts from a local Hugging Face checkpoint, with the log-probability of each.
 
-    GPT-2, GPT-NeoX, Llama, Mistral, Qwen2, Qwen3 and Gemma are served. Nothing is fetched, and no code of the folder is
-    run. Without a prompt, texts begin from the model's first token.
+    GPT-2, GPT-NeoX, Llama, Mistral, Qwen2, Qwen3, Gemma and Gemma2 are served. Nothing is fetched, and no code of the
+    folder is run. Without a prompt, texts begin from the model's first token.
     """
     from gmkern.cli.checkpoint import NotLoaded, load
     from gmkern.decode import SamplingParams

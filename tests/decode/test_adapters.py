@@ -22,6 +22,14 @@ GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positio
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 16}  # fmt: skip
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
+GEMMA2 = BASE | {
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 7,
+    "sliding_window": 6,
+    "attn_logit_softcapping": 1.5,
+    "final_logit_softcapping": 2.0,
+}
 CASES = {
     "gpt2": ("GPT2", GPT2),
     "gpt2 untied": ("GPT2", GPT2 | {"tie_word_embeddings": False, "n_inner": 40, "activation_function": "relu"}),
@@ -34,6 +42,12 @@ CASES = {
     "mistral": ("Mistral", BASE | {"num_key_value_heads": 2, "sliding_window": None}),
     "mistral window": ("Mistral", BASE | {"num_key_value_heads": 1, "sliding_window": 7}),
     "qwen2": ("Qwen2", BASE | {"num_key_value_heads": 2}),
+    "qwen2 windows": ("Qwen2", BASE | {"num_key_value_heads": 2, "use_sliding_window": True,
+                                       "sliding_window": 6, "max_window_layers": 1}),
+    "qwen3 windows": ("Qwen3", BASE | {"num_key_value_heads": 2, "head_dim": 16, "use_sliding_window": True,
+                                       "sliding_window": 5, "max_window_layers": 0}),
+    "gemma2": ("Gemma2", GEMMA2),
+    "gemma2 uncapped": ("Gemma2", GEMMA2 | {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
     "qwen3": ("Qwen3", BASE | {"num_key_value_heads": 2, "head_dim": 16}),
     "gemma": ("Gemma", BASE | {"num_key_value_heads": 1, "head_dim": 16}),
 }  # fmt: skip
@@ -161,7 +175,8 @@ def test_a_row_of_an_adapted_model_does_not_change_with_its_batch(generator):
         ("Llama", {"hidden_act": "tanh"}, "config.hidden_act: got 'tanh'"),
         ("Llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
          "config.rope_parameters: got .*dynamic"),
-        ("Qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, "config.layer_types: got"),
+        ("Qwen2", {"layer_types": ["full_attention", "chunked_attention"]}, "config.layer_types: got"),
+        ("Gemma2", {"use_bidirectional_attention": True}, "config.use_bidirectional_attention: got True"),
         ("Gemma", {"use_bidirectional_attention": True}, "config.use_bidirectional_attention: got True"),
     ],
 )  # fmt: skip
@@ -220,7 +235,7 @@ def test_lora_layers_are_read_merged(generator):
         generate(dora, n=1, max_new_tokens=2, seed=1)
 
 
-@pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "llama3", "gemma"])
+@pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "llama3", "gemma", "gemma2"])
 def test_scores_are_exact_and_train_their_parameters(case, generator):
     theirs = build(case)
     given = prompts(generator, (5, 1, 11, 2))

@@ -20,7 +20,7 @@ def feed_arguments(model):
         torch.tensor([0, 1, 0, 1, 2]),
     )
     turns, wanted = packed.turns(model.config, 32), torch.tensor([1, 4])
-    return [weights.weights, turns, cache, tokens, slots, positions, wanted, weights.shape, weights.eps]
+    return [weights.weights, turns, cache, tokens, slots, positions, wanted, weights.shape, weights.reals]
 
 
 def step_arguments(model, steps=3):
@@ -53,7 +53,7 @@ def step_arguments(model, steps=3):
         "scale": torch.empty(0),
         "steps": steps,
         "shape": weights.shape,
-        "eps": weights.eps,
+        "reals": weights.reals,
     }
 
 
@@ -65,7 +65,7 @@ def test_opcheck():
     torch.library.opcheck(ops.transformer_logits, tuple(feed_arguments(model)))
     torch.library.opcheck(ops.transformer_hidden, tuple(feed_arguments(model)))
     weights = packed.pack(model)
-    torch.library.opcheck(ops.transformer_head, (weights.weights, torch.randn(5, 24), weights.shape))
+    torch.library.opcheck(ops.transformer_head, (weights.weights, torch.randn(5, 24), weights.shape, weights.reals))
     torch.library.opcheck(ops.generate_steps, tuple(step_arguments(model).values()))
 
 
@@ -124,15 +124,15 @@ def test_the_head_of_hidden_states_is_the_logits(name):
     arguments = feed_arguments(model)
     logits = ops.transformer_logits(*arguments)
     hidden = ops.transformer_hidden(*arguments)
-    assert torch.equal(ops.transformer_head(arguments[0], hidden, arguments[7]), logits)
-    assert torch.equal(ops.transformer_head(arguments[0], hidden[1:], arguments[7]), logits[1:])
+    assert torch.equal(ops.transformer_head(arguments[0], hidden, *arguments[7:]), logits)
+    assert torch.equal(ops.transformer_head(arguments[0], hidden[1:], *arguments[7:]), logits[1:])
 
 
 def test_the_head_refuses_what_does_not_fit():
     weights = packed.pack(build())
     for hidden in (torch.zeros(2, 23), torch.zeros(24), torch.zeros(2, 24).double(), torch.zeros(24, 2).t()):
         with pytest.raises(RuntimeError, match="gmkern: hidden"):
-            ops.transformer_head(weights.weights, hidden, weights.shape)
+            ops.transformer_head(weights.weights, hidden, weights.shape, weights.reals)
 
 
 def test_what_the_cache_held_before_does_not_matter():

@@ -22,7 +22,7 @@ def test_forward_is_the_written_mathematics(name):
         assert (got[row] - truth).abs().max() < 10 * 341 * 2.3e-16 * max(1.0, float(truth.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3", "neox", "gemma", "window"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3", "neox", "gemma", "gemma2", "window"])
 def test_a_cache_continues_a_sequence(name):
     model = build(name).double()
     tokens = torch.randint(0, 17, (3, 13), generator=torch.Generator().manual_seed(2))
@@ -82,6 +82,13 @@ def test_well_known_shapes():
         ({"rope_frequencies": (1.0, 0.5)}, "rope_frequencies"),
         ({"rope_magnitude": 0.0}, "rope_magnitude"),
         ({"window": 0}, "window"),
+        ({"window": (3, None)}, "window"),
+        ({"window": (0,)}, "window"),
+        ({"attention_scale": 0.0}, "attention_scale"),
+        ({"attention_softcap": -1.0}, "attention_softcap"),
+        ({"logit_softcap": float("inf")}, "logit_softcap"),
+        ({"post_norms": 1}, "post_norms"),
+        ({"post_norms": True, "parallel": True}, "post_norms"),
         ({"parallel": 1}, "parallel"),
         ({"o_bias": "yes"}, "o_bias"),
         ({"norm_offset": "one"}, "norm_offset"),

@@ -40,7 +40,7 @@ def test_an_int8_output_is_within_half_a_step_of_each_weight(generator):
     weight = model.head_weight.detach()
     hidden = 3 * torch.randn(7, 128, generator=generator)
     form = packed.pack(model, "int8")
-    got = ops.transformer_head(form.weights, hidden, form.shape).double()
+    got = ops.transformer_head(form.weights, hidden, form.shape, form.reals).double()
     error = (got - hidden.double() @ weight.double().t()).abs()
     scale, _ = int8_steps(weight)
     reach = hidden.abs().sum(1, keepdim=True).double()

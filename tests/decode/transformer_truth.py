@@ -20,6 +20,10 @@ CONFIGS = {
     "window": {"d_model": 24, "n_heads": 2, "window": 5, "rope_frequencies": (1.0, 0.5, 0.3, 0.1, 0.01, 0.002),
                "rope_magnitude": 1.2, "o_bias": True},
     "wide window": {"d_model": 16, "n_heads": 1, "window": 18, "position": "none", "parallel": True},
+    "mixed windows": {"d_model": 24, "n_heads": 3, "n_kv_heads": 1, "window": (3, None), "attention_scale": 0.9},
+    "gemma2": {"d_model": 24, "n_heads": 4, "n_kv_heads": 2, "head_dim": 10, "activation": "geglu_tanh",
+               "norm_offset": 1.0, "embedding_scale": 24**0.5, "window": (None, 17), "attention_scale": 1.7,
+               "attention_softcap": 1.1, "logit_softcap": 0.8, "post_norms": True},
     "wide": {"d_model": 128, "n_heads": 4, "n_kv_heads": 4, "d_ff": 341},
 }  # fmt: skip
 
@@ -33,10 +37,20 @@ def logits(model, tokens):
         x = x + w["position_embedding.weight"][: len(tokens)]
     for layer in range(c.n_layers):
         p = f"blocks.{layer}."
-        read = x + _attention(c, w, p + "attention.", _norm(c, w, p + "attention_norm", x))
-        x = read + _mlp(c, w, p + "mlp.", _norm(c, w, p + "mlp_norm", x if c.parallel else read))
+        read = x + _after(c, w, p + "attention", _attention(c, w, p, layer, _norm(c, w, p + "attention_norm", x)))
+        x = read + _after(
+            c, w, p + "mlp", _mlp(c, w, p + "mlp.", _norm(c, w, p + "mlp_norm", x if c.parallel else read))
+        )
     head = w["embedding.weight"] if c.tie_embeddings else w["head.weight"]
-    return _norm(c, w, "norm", x) @ head.T
+    return _capped(_norm(c, w, "norm", x) @ head.T, c.logit_softcap)
+
+
+def _capped(x, cap):
+    return x if cap is None else cap * np.tanh(x / cap)
+
+
+def _after(c, w, name, x):
+    return _norm(c, w, name + "_post_norm", x) if c.post_norms else x
 
 
 def _rms(x, weight, eps):
@@ -64,7 +78,8 @@ def _turn(c, x, position):
     return y
 
 
-def _attention(c, w, p, x):
+def _attention(c, w, block, layer, x):
+    p, window = block + "attention.", c.window[layer] if isinstance(c.window, tuple) else c.window
     q, k, v = (_linear(w, p + name, x).reshape(len(x), -1, c.head_dim) for name in "qkv")
     if c.qk_norm:
         q, k = (_rms(z, c.norm_offset + w[p + name + "_norm.weight"], c.norm_eps) for z, name in ((q, "q"), (k, "k")))
@@ -74,8 +89,8 @@ def _attention(c, w, p, x):
     for t in range(len(x)):
         for h in range(c.n_heads):
             g = h // (c.n_heads // c.n_kv_heads)
-            seen = slice(max(0, t + 1 - (c.window or t + 1)), t + 1)
-            score = k[seen, g] @ q[t, h] / np.sqrt(c.head_dim)
+            seen = slice(max(0, t + 1 - (window or t + 1)), t + 1)
+            score = _capped(k[seen, g] @ q[t, h] * (c.attention_scale or c.head_dim**-0.5), c.attention_softcap)
             weight = np.exp(score - score.max())
             out[t, h] = weight @ v[seen, g] / weight.sum()
     return _linear(w, p + "o", out.reshape(len(x), -1))

@@ -50,15 +50,13 @@ def _kind(config: Any, name: str, kinds: dict[str, str]) -> str:
     return kinds[getattr(config, name)]
 
 
-def _window(config: Any) -> int | None:
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if len(kinds) > 1:
-        raise refuse(config, "layer_types", "one kind of attention in all layers")
-    if kinds == {"full_attention"}:
-        return None
-    if kinds - {"sliding_attention"}:
+def _window(config: Any) -> int | tuple[int | None, ...] | None:
+    """The window of all layers, or one a layer."""
+    kinds, window = getattr(config, "layer_types", None) or (), getattr(config, "sliding_window", None)
+    if set(kinds) - {"full_attention", "sliding_attention"}:
         raise refuse(config, "layer_types", "'full_attention' or 'sliding_attention'")
-    return getattr(config, "sliding_window", None)
+    windows = tuple(window if kind == "sliding_attention" else None for kind in kinds) or (window,)
+    return windows[0] if len(set(windows)) == 1 else windows
 
 
 def _gpt2(config: Any) -> dict[str, Any]:
@@ -97,7 +95,7 @@ def _gpt_neox(config: Any) -> dict[str, Any]:
     }
 
 
-def _llama(config: Any, **more: Any) -> dict[str, Any]:
+def _llama(config: Any, activation: str = "hidden_act", **more: Any) -> dict[str, Any]:
     if (getattr(config, "pretraining_tp", None) or 1) != 1:
         raise refuse(config, "pretraining_tp", "1")
     attention_bias = bool(getattr(config, "attention_bias", False))
@@ -110,7 +108,7 @@ def _llama(config: Any, **more: Any) -> dict[str, Any]:
         "max_seq_len": config.max_position_embeddings,
         "d_ff": config.intermediate_size,
         "norm_eps": config.rms_norm_eps,
-        "activation": _kind(config, "hidden_act", _GATES),
+        "activation": _kind(config, activation, _GATES),
         "qkv_bias": attention_bias,
         "o_bias": attention_bias,
         "bias": bool(getattr(config, "mlp_bias", False)),
@@ -126,10 +124,21 @@ def _qwen3(config: Any) -> dict[str, Any]:
     return _llama(config, qk_norm=True)
 
 
-def _gemma(config: Any) -> dict[str, Any]:
+def _gemma(config: Any, **more: Any) -> dict[str, Any]:
     if getattr(config, "use_bidirectional_attention", None):
         raise refuse(config, "use_bidirectional_attention", "False")
-    return _llama(config, embedding_scale=config.hidden_size**0.5, norm_offset=1.0)
+    return _llama(config, embedding_scale=config.hidden_size**0.5, norm_offset=1.0, **more)
+
+
+def _gemma2(config: Any) -> dict[str, Any]:
+    return _gemma(
+        config,
+        activation="hidden_activation",
+        attention_scale=config.query_pre_attn_scalar**-0.5,
+        attention_softcap=config.attn_logit_softcapping,
+        logit_softcap=config.final_logit_softcapping,
+        post_norms=True,
+    )
 
 
 _LLAMA_OUTER = {"embedding": "model.embed_tokens", "blocks": "model.layers", "norm": "model.norm", "head": "lm_head",
@@ -146,6 +155,11 @@ _LLAMA_INNER = {
     "mlp.down": "mlp.down_proj",
 }
 _QWEN3_INNER = _LLAMA_INNER | {"attention.q_norm": "self_attn.q_norm", "attention.k_norm": "self_attn.k_norm"}
+_GEMMA2_INNER = _LLAMA_INNER | {
+    "attention_post_norm": "post_attention_layernorm",
+    "mlp_norm": "pre_feedforward_layernorm",
+    "mlp_post_norm": "post_feedforward_layernorm",
+}
 
 FAMILIES = {
     "gpt2": Family(
@@ -177,4 +191,5 @@ FAMILIES = {
     "qwen2": Family("Qwen2ForCausalLM", _qwen2, _LLAMA_OUTER, _LLAMA_INNER),
     "qwen3": Family("Qwen3ForCausalLM", _qwen3, _LLAMA_OUTER, _QWEN3_INNER),
     "gemma": Family("GemmaForCausalLM", _gemma, _LLAMA_OUTER, _LLAMA_INNER),
+    "gemma2": Family("Gemma2ForCausalLM", _gemma2, _LLAMA_OUTER, _GEMMA2_INNER),
 }  # fmt: skip

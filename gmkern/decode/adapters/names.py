@@ -63,7 +63,8 @@ def _check(model: Transformer, model_type: str, family: Family) -> None:
         "position": "learned" if model_type == "gpt2" else "rope",
         "gated": llama,
         "qk_norm": model_type == "qwen3",
-        "norm_offset": 1.0 if model_type == "gemma" else 0.0,
+        "norm_offset": 1.0 if model_type in ("gemma", "gemma2") else 0.0,
+        "post_norms": model_type == "gemma2",
         "parallel": c.parallel if model_type == "gpt_neox" else False,
         "n_kv_heads": c.n_heads if family.fused else c.n_kv_heads,
     }

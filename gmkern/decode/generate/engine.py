@@ -49,7 +49,7 @@ class EngineSteps:
             positions.flatten(),
             torch.arange(1, rows + 1) * count - 1,
             self.packed.shape,
-            self.packed.eps,
+            self.packed.reals,
         )
 
 
@@ -128,7 +128,7 @@ def _part(most: int, weights: packed.Packed, job: Job, rows: range, out: Generat
             *sides,
             steps,
             weights.shape,
-            weights.eps,
+            weights.reals,
         )
         if counts[2] >= 0 and counts[3] == _BAD_PARAMS:
             row = begin + int(counts[2])
@@ -163,5 +163,5 @@ def _prefixes(
     positions = torch.arange(slots.shape[0]) - (lengths.cumsum(0) - lengths)[slots]
     turns = packed.turns(config, cache.shape[3])
     tokens, none = prompts[pointers[firsts][slots] + positions], torch.arange(0)
-    ops.transformer_hidden(weights.weights, turns, cache, tokens, slots, positions, none, weights.shape, weights.eps)
+    ops.transformer_hidden(weights.weights, turns, cache, tokens, slots, positions, none, weights.shape, weights.reals)
     return cache, torch.arange(firsts.shape[0]).repeat_interleave(num_samples), lengths

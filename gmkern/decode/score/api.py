@@ -178,7 +178,7 @@ def _plain(model: Transformer, job: ScoreJob) -> tuple[function.Four, Tensor]:
     weight = model.head_weight
     states = [hidden.by_module(model, sequences).to(weight.dtype) for sequences in given]
     with torch.autocast(weight.device.type, enabled=False):
-        logits = function.module_logits(states, weight, job)
+        logits = function.module_logits(states, model, job)
         return function.Scores.apply(job, logits, weight, *states), states[0]
 
 

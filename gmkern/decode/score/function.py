@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,32 +13,50 @@ from torch.autograd.function import once_differentiable
 from gmkern.decode.generate.guidance import blend
 from gmkern.decode.sample import ops, reference
 from gmkern.decode.score.job import ScoreJob
+from gmkern.decode.transformer import Transformer
 from gmkern.decode.transformer import ops as engine_ops
+from gmkern.decode.transformer.module import soft_cap
 from gmkern.decode.transformer.packed import Packed
 
 _BLOCK = 1 << 22  # logits in memory at once
-Logits = Callable[[int, int], Tensor]
 Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
+@dataclass(frozen=True)
+class Logits:
+    """Logits of scored tokens begin to end: of each sequence (two where guided) as the model caps them, and of both."""
+
+    parts: Callable[[int, int], list[Tensor]]
+    job: ScoreJob
+    cap: float | None
+
+    def of(self, parts: list[Tensor], begin: int, end: int) -> Tensor:
+        if len(parts) == 1:
+            return parts[0]
+        return blend(parts[0], parts[1], self.job.scale(begin, end).to(parts[0].device))
+
+    def __call__(self, begin: int, end: int) -> Tensor:
+        return self.of(self.parts(begin, end), begin, end)
+
+
 def engine_logits(weights: Packed, hidden: list[Tensor], job: ScoreJob) -> Logits:
-    """Logits of scored tokens begin to end, to generate's bits, from the engine's hidden states (two where guided)."""
+    """To generate's bits, from the engine's hidden states."""
 
-    def logits(begin: int, end: int) -> Tensor:
-        parts = [engine_ops.transformer_head(weights.weights, h[begin:end], weights.shape) for h in hidden]
-        return parts[0] if len(parts) == 1 else blend(parts[0], parts[1], job.scale(begin, end))
+    def parts(begin: int, end: int) -> list[Tensor]:
+        rest = weights.shape, weights.reals
+        return [engine_ops.transformer_head(weights.weights, h[begin:end], *rest) for h in hidden]
 
-    return logits
+    return Logits(parts, job, weights.config.logit_softcap)
 
 
-def module_logits(hidden: list[Tensor], weight: Tensor, job: ScoreJob) -> Logits:
+def module_logits(hidden: list[Tensor], model: Transformer, job: ScoreJob) -> Logits:
     """The same in plain PyTorch."""
+    weight, cap = model.head_weight.detach(), model.config.logit_softcap
 
-    def logits(begin: int, end: int) -> Tensor:
-        parts = [h[begin:end].detach() @ weight.detach().t() for h in hidden]
-        return parts[0] if len(parts) == 1 else blend(parts[0], parts[1], job.scale(begin, end).to(weight.device))
+    def parts(begin: int, end: int) -> list[Tensor]:
+        return [soft_cap(h[begin:end].detach() @ weight.t(), cap) for h in hidden]
 
-    return logits
+    return Logits(parts, job, cap)
 
 
 def _blocks(job: ScoreJob, vocab: int) -> Iterator[tuple[int, int]]:
@@ -46,7 +65,9 @@ def _blocks(job: ScoreJob, vocab: int) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + size, job.row.shape[0])
 
 
-def values(job: ScoreJob, logits: Logits, vocab: int, dtype: torch.dtype, device: torch.device) -> Four:
+def values(
+    job: ScoreJob, logits: Callable[[int, int], Tensor], vocab: int, dtype: torch.dtype, device: torch.device
+) -> Four:
     """(logprobs, raw_logprobs, log_kept_mass, entropy), each [Q] in ``dtype``."""
     module = ops if device.type == "cpu" else reference
     parts = [
@@ -81,6 +102,7 @@ class Scores(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         weight, *hidden = ctx.saved_tensors
         job: ScoreJob = ctx.job
+        logits: Logits = ctx.logits
         module = ops if weight.device.type == "cpu" else reference
         logprob, raw, _, entropy = (grad.contiguous() for grad in grads)
         real = logprob.dtype
@@ -88,19 +110,21 @@ class Scores(torch.autograd.Function):
         to_hidden = [torch.empty_like(h) for h in hidden]
         head = weight.detach().to(real)
         for begin, end in _blocks(job, weight.shape[0]):
-            part = slice(begin, end)
+            part, parts = slice(begin, end), logits.parts(begin, end)
             by_logits = module.score_tokens_backward(
                 logprob[part],
                 raw[part],
                 entropy[part],
-                ctx.logits(begin, end),
+                logits.of(parts, begin, end),
                 *job.rows(begin, end, weight.device, weight.shape[0]),
             )
             shares = [by_logits]
             if len(hidden) == 2:  # unconditional + scale (conditional - unconditional)
                 scale = job.scale(begin, end).to(by_logits).unsqueeze(1)
                 shares = [scale * by_logits, (1 - scale) * by_logits]
-            for share, h, out in zip(shares, hidden, to_hidden, strict=True):
+            for share, capped, h, out in zip(shares, parts, hidden, to_hidden, strict=True):
+                if logits.cap is not None:  # the slope of c tanh(x / c)
+                    share = share * (1 - (capped.to(real) / logits.cap).square())
                 out[part] = (share @ head).to(h.dtype)
                 if to_weight is not None:
                     to_weight.addmm_(share.t(), h[part].detach().to(real))

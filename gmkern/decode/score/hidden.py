@@ -34,7 +34,7 @@ def by_engine(weights: packed.Packed, given: Sequences) -> Tensor:
                 positions,
                 wanted,
                 weights.shape,
-                weights.eps,
+                weights.reals,
             )
         )
     return torch.cat(out) if out else torch.empty(0, weights.config.d_model)

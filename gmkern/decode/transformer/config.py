@@ -44,7 +44,10 @@ class TransformerConfig:
     norm_offset : what is added to the weights of root-mean-square norms (1 in Gemma).
     parallel : ``x + attention(norm(x)) + mlp(other norm(x))`` in one step, as GPT-NeoX has it.
     embedding_scale : what token embeddings are multiplied by (sqrt(d_model) in Gemma); the head is not.
-    window : the number of latest positions, its own included, that a query sees; None: all.
+    window : the number of latest positions, its own included, that a query sees; None: all. Or one a layer.
+    attention_scale : what a query's products with keys are multiplied by; None takes head_dim^(-1/2).
+    attention_softcap, logit_softcap : a cap c holds scores, and logits, within it, as c tanh(x / c); None: no cap.
+    post_norms : what attention and the MLP add passes norms of its own (Gemma 2); not with ``parallel``.
     tie_embeddings : the head is the token embedding.
     bos_id : the token that begins a sequence without a prompt, or None.
 
@@ -80,7 +83,11 @@ class TransformerConfig:
     norm_offset: float = 0.0
     parallel: bool = False
     embedding_scale: float = 1.0
-    window: int | None = None
+    window: int | tuple[int | None, ...] | None = None
+    attention_scale: float | None = None
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+    post_norms: bool = False
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "n_layers", "n_heads", "d_model", "max_seq_len"):
@@ -90,7 +97,7 @@ class TransformerConfig:
         _validate.one_of("position", self.position, POSITIONS)
         if self.o_bias is None:
             self._set("o_bias", self.bias)
-        for name in ("qkv_bias", "bias", "o_bias", "qk_norm", "tie_embeddings", "parallel"):
+        for name in ("qkv_bias", "bias", "o_bias", "qk_norm", "tie_embeddings", "parallel", "post_norms"):
             if not isinstance(getattr(self, name), bool):
                 raise bad(name, getattr(self, name), "a bool", error=TypeError)
         self._set("norm_eps", _validate.number("norm_eps", self.norm_eps, low=0.0))
@@ -111,10 +118,23 @@ class TransformerConfig:
         self._check_rotation()
         for name in ("norm_offset", "embedding_scale"):
             self._set(name, _validate.number(name, getattr(self, name)))
-        if self.window is not None:
-            _validate.integer("window", self.window, low=1)
+        self._check_windows()
+        for name in ("attention_scale", "attention_softcap", "logit_softcap"):
+            if getattr(self, name) is not None:
+                self._set(name, _validate.number(name, getattr(self, name), above=0.0))
+        if self.post_norms and self.parallel:
+            raise bad("post_norms", "True with parallel=True", "one of the two")
         if self.bos_id is not None:
             _validate.integer("bos_id", self.bos_id, low=0, high=self.vocab_size - 1)
+
+    def _check_windows(self) -> None:
+        if isinstance(self.window, tuple | list):
+            if len(self.window) != self.n_layers:
+                raise bad("window", f"{len(self.window)} windows", f"one, or one a layer: {self.n_layers}")
+            self._set("window", tuple(self.window))
+        for window in self.windows:
+            if window is not None:
+                _validate.integer("window", window, low=1)
 
     def _check_rotation(self) -> None:
         if self.rotary_dim is None:
@@ -131,6 +151,11 @@ class TransformerConfig:
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """Each layer's window."""
+        return self.window if isinstance(self.window, tuple) else (self.window,) * self.n_layers
 
     @property
     def gated(self) -> bool:

@@ -63,17 +63,22 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
 
 
+def soft_cap(x: Tensor, cap: float | None) -> Tensor:
+    """cap tanh(x / cap), or x where there is no cap."""
+    return x if cap is None else cap * torch.tanh(x / cap)
+
+
 class Attention(nn.Module):
     """Grouped-query causal attention."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, layer: int):
         super().__init__()
         self.head_dim = config.head_dim
         queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
         self.q = nn.Linear(config.d_model, queries, bias=config.qkv_bias)
         self.k = nn.Linear(config.d_model, keys, bias=config.qkv_bias)
         self.v = nn.Linear(config.d_model, keys, bias=config.qkv_bias)
-        self.window = config.window
+        self.window, self.scale, self.softcap = config.windows[layer], config.attention_scale, config.attention_softcap
         self.o = nn.Linear(queries, config.d_model, bias=config.o_bias)
         self.q_norm, self.k_norm = (
             RMSNorm(config.head_dim, config.norm_eps, config.norm_offset) if config.qk_norm else nn.Identity()
@@ -92,8 +97,8 @@ class Attention(nn.Module):
         v = self.v(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         if turn is not None:
             q, k = _rotate(q, *turn), _rotate(k, *turn)
-        if memory is None and self.window is None:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        if memory is None and self.window is None and self.softcap is None:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale, enable_gqa=True)
         else:
             keys, values, held = k, v, positions[:, None, None, :]
             if memory is not None:
@@ -106,8 +111,19 @@ class Attention(nn.Module):
             seen = held <= here  # [B, 1, T, S]
             if self.window is not None:
                 seen = seen & (held > here - self.window)
-            y = F.scaled_dot_product_attention(q, keys, values, attn_mask=seen, enable_gqa=True)
+            if self.softcap is None:
+                y = F.scaled_dot_product_attention(q, keys, values, attn_mask=seen, scale=self.scale, enable_gqa=True)
+            else:
+                y = self._capped_attention(q, keys, values, seen)
         return self.o(y.transpose(1, 2).flatten(2))
+
+    def _capped_attention(self, q: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+        """q [B, Hq, T, D], keys and values [B, Hkv, S, D], seen [B, 1, T, S] -> [B, Hq, T, D]."""
+        grouped = q.unflatten(1, (keys.shape[1], -1))  # [B, Hkv, group, T, D]
+        scale = self.head_dim**-0.5 if self.scale is None else self.scale
+        scores = soft_cap((grouped * scale) @ keys.unsqueeze(2).transpose(-1, -2), self.softcap)
+        weights = scores.masked_fill(~seen.unsqueeze(2), -math.inf).softmax(-1)
+        return (weights @ values.unsqueeze(2)).flatten(1, 2)
 
 
 class MLP(nn.Module):
@@ -143,12 +159,15 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Block(nn.Module):
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, layer: int):
         super().__init__()
         self.attention_norm = _norm(config)
-        self.attention = Attention(config)
+        self.attention = Attention(config, layer)
         self.mlp_norm = _norm(config)
         self.mlp = MLP(config)
+        self.attention_post_norm, self.mlp_post_norm = (
+            _norm(config) if config.post_norms else nn.Identity() for _ in range(2)
+        )
         self.parallel = config.parallel
 
     def forward(
@@ -158,8 +177,8 @@ class Block(nn.Module):
         positions: Tensor,
         memory: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
-        read = x + self.attention(self.attention_norm(x), turn, positions, memory)
-        return read + self.mlp(self.mlp_norm(x if self.parallel else read))
+        read = x + self.attention_post_norm(self.attention(self.attention_norm(x), turn, positions, memory))
+        return read + self.mlp_post_norm(self.mlp(self.mlp_norm(x if self.parallel else read)))
 
 
 class Transformer(nn.Module):
@@ -182,7 +201,7 @@ class Transformer(nn.Module):
         self.position_embedding = (
             nn.Embedding(config.max_seq_len, config.d_model) if config.position == "learned" else None
         )
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = _norm(config)
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
         self._initialise()
@@ -218,7 +237,8 @@ class Transformer(nn.Module):
         Tensor
             [B, T, V], in the parameters' dtype.
         """
-        return F.linear(self.hidden(tokens, positions, cache), self.head_weight)
+        logits = F.linear(self.hidden(tokens, positions, cache), self.head_weight)
+        return soft_cap(logits, self.config.logit_softcap)
 
     def hidden(self, tokens: Tensor, positions: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         """The last norm's output [B, T, d_model], of which the head makes logits; arguments as :meth:`forward`'s."""
@@ -255,8 +275,8 @@ class Transformer(nn.Module):
 
         Parameters
         ----------
-        hf_model : GPT2LMHeadModel, or the ForCausalLM of GPTNeoX, Llama, Mistral, Qwen2, Qwen3 or Gemma; plain LoRA
-            layers of PEFT in it are read as W + scaling B A.
+        hf_model : GPT2LMHeadModel, or the ForCausalLM of GPTNeoX, Llama, Mistral, Qwen2, Qwen3, Gemma or Gemma2; plain
+            LoRA layers of PEFT in it are read as W + scaling B A.
 
         Returns
         -------
@@ -278,7 +298,7 @@ class Transformer(nn.Module):
 
         Parameters
         ----------
-        model_type : "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3" or "gemma".
+        model_type : "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma" or "gemma2".
 
         Returns
         -------

@@ -40,7 +40,7 @@ def _wanted_rows(width_at: int) -> Callable[..., Tensor]:
         positions: Tensor,
         wanted: Tensor,
         shape: list[int],
-        eps: float,
+        reals: list[float],
     ) -> Tensor:
         return packed.new_empty(wanted.shape[0], shape[width_at])
 
@@ -52,7 +52,7 @@ torch.library.register_fake("gmkern::transformer_hidden", _wanted_rows(3))
 
 
 @torch.library.register_fake("gmkern::transformer_head")
-def _(packed: Tensor, hidden: Tensor, shape: list[int]) -> Tensor:
+def _(packed: Tensor, hidden: Tensor, shape: list[int], reals: list[float]) -> Tensor:
     return packed.new_empty(hidden.shape[0], shape[0])
 
 

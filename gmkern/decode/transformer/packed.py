@@ -19,11 +19,11 @@ _LANES = 16
 
 
 class Packed(NamedTuple):
-    """weights: opaque; shape and eps: what every op of the engine takes beside them; format: one of FORMATS."""
+    """weights: opaque; shape and reals: what every op of the engine takes beside them; format: one of FORMATS."""
 
     weights: Tensor
     shape: list[int]
-    eps: float
+    reals: list[float]
     config: TransformerConfig
     format: str
     exact: bool  # the format holds the parameters as they are
@@ -98,9 +98,16 @@ def shape_of(config: TransformerConfig, format: str = "float32") -> list[int]:
         int(config.qk_norm),
         config.rotary_dim,
         int(config.parallel),
-        config.window or 0,
+        int(config.post_norms),
         FORMATS.index(format),
+        *(window or 0 for window in config.windows),
     ]
+
+
+def reals_of(config: TransformerConfig) -> list[float]:
+    """The config's other numbers, in the order of csrc/decode/transformer_ops.h."""
+    scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+    return [config.norm_eps, scale, config.attention_softcap or 0.0, config.logit_softcap or 0.0]
 
 
 @torch.no_grad()
@@ -127,10 +134,11 @@ def weights_of(model: Transformer) -> list[Tensor]:
         norm(block.attention_norm)
         for module in (attention.q, attention.k, attention.v, attention.o):
             linear(module)
-        for module in (attention.q_norm, attention.k_norm, block.mlp_norm):
+        for module in (attention.q_norm, attention.k_norm, block.attention_post_norm, block.mlp_norm):
             norm(module)
         for module in (mlp.up, mlp.down) if mlp.gate is None else (mlp.gate, mlp.up, mlp.down):
             linear(module)
+        norm(block.mlp_post_norm)
     norm(model.norm)
     weights.append(model.head_weight)
     return weights
@@ -165,7 +173,7 @@ def pack(model: Transformer, format: str | None = None) -> Packed:
         if chosen not in made:
             shape, exact = shape_of(model.config, chosen), chosen == "float32" or (chosen == "bfloat16" and narrow)
             values = ops.pack_transformer(weights, shape)
-            made[chosen] = Packed(values, shape, model.config.norm_eps, model.config, chosen, exact)
+            made[chosen] = Packed(values, shape, reals_of(model.config), model.config, chosen, exact)
         made[format] = made[chosen]
     return made[format]
 
