@@ -71,8 +71,9 @@ def path_log_prob(
     Notes
     -----
     With the same field, integrator, shapes, dtype and backend the values are those of ``simulate(..., log_prob=True)``
-    to the bit. Differentiable at fixed states, and in the frames where they require grad: around a ``VectorField`` as
-    it stands, with a potential once (the reference without limit). Not for CUDA graphs: it is driven from the host.
+    to the bit (to rounding, where that call differentiates a moving path along a potential). Differentiable at fixed
+    states, and in the frames where they require grad: around a ``VectorField`` as it stands, with a potential once (the
+    reference without limit). Not for CUDA graphs: it is driven from the host.
 
     Examples
     --------
