@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--vocab", type=int, nargs="+", default=[17, 1024, 32_000, 128_256])
+    parser.add_argument("--vocab", type=int, nargs="+", default=[17, 1024, 50_257, 128_256])
     given = parser.parse_args()
     torch.manual_seed(0)
     print(
