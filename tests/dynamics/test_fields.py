@@ -329,7 +329,12 @@ def test_a_spring_of_no_length_is_smooth_at_0():
 def test_bad_arguments_are_named():
     x, two = cloud(2, 4), LennardJones([1.0, 2.0])
     kw = {"integrator": VelocityVerlet(0.01), "steps": 1}
+    box = (9.0 * torch.eye(3, dtype=x.dtype)).requires_grad_()
+    masses = torch.ones(4, dtype=x.dtype, requires_grad=True)
     for name, error, call in [
+        ("cell: .* requires grad", ValueError, lambda: energy_and_forces(WCA(), x, cell=box, pbc=True)),
+        ("cell: .* requires grad", ValueError, lambda: simulate(WCA(), x, cell=box, pbc=True, **kw)),
+        ("masses: .* requires grad", ValueError, lambda: simulate(WCA(), x, masses=masses, **kw)),
         ("types", ValueError, lambda: energy_and_forces(two, x)),
         ("types", ValueError, lambda: energy_and_forces(two, x, types=[0, 1, 2, 0])),
         ("types", ValueError, lambda: energy_and_forces(two, x, types=[0, -1, 0, 0])),
