@@ -86,20 +86,27 @@ class GaussianMixture:
         return self._joint(self._points("x", x).double()).softmax(1)
 
     def sample(
-        self, n: int, *, seed: int | Tensor, sample_ids: SampleIds | None = None, dtype: torch.dtype = torch.float32
+        self,
+        n: int,
+        *,
+        seed: int | Tensor,
+        sample_ids: SampleIds | None = None,
+        dtype: torch.dtype = torch.float32,
+        backend: str | None = None,
     ) -> Tensor:
         """``n`` points [n, D], sample i a function of (seed, sample_ids[i]) alone.
 
         The component is the argmax of log w + Gumbel noise (step 1 of the stream ``LATENT``), the point its mean plus
-        the covariance's root times the normal noise of step 0.
+        the covariance's root times the normal noise of step 0. ``backend`` is that of the
+        noise, as for :func:`gmkern.random.normal`.
         """
         if dtype not in (torch.float32, torch.float64):
             raise _validate.bad("dtype", str(dtype), "torch.float32 or torch.float64")
         rows = _validate.integer("n", n, low=0)
         ids = _validate.sample_ids(sample_ids, self.means.device, rows=rows)
         key = _validate.seed(seed, self.means.device, rows=rows)
-        chosen = (self.weights.log() + gumbel(key, ids, 1, len(self.weights), stream=LATENT)).argmax(1)
-        z = normal(key, ids, 0, self.means.shape[1], stream=LATENT, dtype=dtype).double()
+        chosen = (self.weights.log() + gumbel(key, ids, 1, len(self.weights), stream=LATENT, backend=backend)).argmax(1)
+        z = normal(key, ids, 0, self.means.shape[1], stream=LATENT, dtype=dtype, backend=backend).double()
         spread = z * self.covariance[chosen].sqrt()[:, None] if self._root is None else z @ self._root.t()
         return (self.means[chosen] + spread).to(dtype)
 

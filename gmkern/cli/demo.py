@@ -43,10 +43,12 @@ Examples:
 @click.option("--quick", is_flag=True, help="Train for a few seconds only: the images will be poor.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON, not as tables.")
 def demo(output: Path, seed: int, quick: bool, as_json: bool) -> None:
-    """Train two small models on handwritten digits, draw from them, judge what they drew.
+    """Train generators of six kinds on handwritten digits, draw from them, judge what they drew.
 
-    A transformer draws images pixel by pixel; a flow turns noise into images. The kernels draw them, find how near
-    they are to the training set and to held-out images, and are timed beside plain PyTorch. Needs no download.
+    Noise through a decoder; images pixel by pixel; images and clouds of points along learnt force fields; new images
+    from ten that are shown; a mixture of Gaussians and a Boltzmann machine. What they draw is judged for fidelity,
+    diversity and novelty beside held-out images, copies and noise, and the kernels are timed beside plain PyTorch.
+    Needs no download.
     """
     from gmkern.demo import FULL, QUICK, report, run
 
@@ -75,21 +77,16 @@ def demo(output: Path, seed: int, quick: bool, as_json: bool) -> None:
 def _verdict(result: Result) -> Table:
     from gmkern.demo import report
 
-    table = _table(f"Against {len(result.digits.train):,} training images, {result.batch} at a time")
+    images = result.size.images
+    table = _table(f"Against {len(result.digits.train):,} training images, {images} a set")
     table.add_column("")
-    headings = (f"[dim]{group}[/dim]\n{name}" for (group, _), name in zip(_spread(), report.HEADER, strict=True))
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for row in result.rows:
-        table.add_row(row.name, *report.numbers(row), style="dim" if row.is_control else "")
+    for question, name in report.VERDICT.items():
+        table.add_column(f"{question}\n[dim]{name}[/dim]", justify="right")
+    table.add_column("bits a pixel\n[dim]of held-out digits[/dim]", justify="right")
+    for one in result.judged:
+        cells = (f"{text} [dim]{note}[/dim]" for text, note in report.verdict_texts(one))
+        table.add_row(one.name, *cells, style="dim" if one.kind == "control" else "")
     return table
-
-
-def _spread() -> list[tuple[str, int]]:
-    """Each group's heading over its first column, nothing over its others."""
-    from gmkern.demo import report
-
-    return [cell for name, span in report.GROUPS for cell in [(name, 1), *[("", 1)] * (span - 1)]]
 
 
 def _times(result: Result) -> Table:

@@ -27,6 +27,7 @@ def sample(
     noise_dim: int = 0,
     batch_size: int = 1024,
     progress: bool = False,
+    backend: str | None = None,
 ) -> Tensor:
     """``n`` samples: for each, ``size`` distinct training points are drawn and shown to ``model``.
 
@@ -43,6 +44,7 @@ def sample(
     noise_dim : standard normal numbers (float32) that the model takes besides the points.
     batch_size : samples the model makes at a time, which bounds memory.
     progress : draw a progress bar on a terminal's standard error.
+    backend : of sets and noise, as for :func:`draw` and :func:`gmkern.random.normal`; the network is PyTorch's.
 
     Returns
     -------
@@ -78,8 +80,8 @@ def sample(
         for first in range(0, max(rows, 1), batch):
             part = slice(first, first + batch)
             some, mine = ids[part], key[part] if key.ndim else key
-            points = draw(train, len(some), size, seed=mine, sample_ids=some).points
-            noise = (normal(mine, some, _NOISE_STEP, width, stream=CONTEXT),) if width else ()
+            points = draw(train, len(some), size, seed=mine, sample_ids=some, backend=backend).points
+            noise = (normal(mine, some, _NOISE_STEP, width, stream=CONTEXT, backend=backend),) if width else ()
             x = model(points, *noise)
             if not isinstance(x, Tensor) or x.ndim < 1 or x.shape[0] != len(some):
                 raise _validate.bad("model", f"{_validate.describe(x)} from it", f"a tensor [{len(some)}, ...]")

@@ -1,25 +1,25 @@
-"""The time of each hot path beside that of the plain-PyTorch reference: same input, same run, taking turns."""
+"""The time of each process beside that of the plain-PyTorch reference: same input, same run, taking turns."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gmkern import _validate
-from gmkern.decode import Transformer
-from gmkern.demo import flow, pixels
+from gmkern.demo.processes import PROCESSES
 from gmkern.demo.training import Advance
 from gmkern.dynamics import BAOAB, LennardJones, simulate
 from gmkern.neighbors import knn
 
 ROUNDS = 3
-CASES = 4
-LOOKS = CASES * ROUNDS * 2
+DRAWN = 10_000
+"""Images that a process's time is for."""
+LOOKS = (len(PROCESSES) + 2) * ROUNDS * 2
 """How often :func:`compare` reports progress."""
 
 
@@ -27,7 +27,7 @@ class Timing(NamedTuple):
     """One case: medians in seconds, and whether the two gave the same answer."""
 
     name: str
-    """The hot path, and which of its cases."""
+    """The process or hot path, and which of its cases."""
     case: str
     kernel: float
     reference: float
@@ -41,43 +41,55 @@ class Timing(NamedTuple):
 
 
 def compare(
-    model: Transformer, field: flow.Velocity, drawn: Tensor, train: Tensor, *, seed: int, steps: int, advance: Advance
+    models: Sequence[Any], drawn: Tensor, train: Tensor, *, seed: int, steps: int, timed: float, advance: Advance
 ) -> list[Timing]:
-    """Times neighbors, decode and dynamics; ``steps`` is the length of the Lennard-Jones run."""
-    n = len(drawn)
-    queries, references = drawn.float(), train.float()
-    clusters = _clusters(seed)
+    """Times each of PROCESSES with its model, neighbours of ``drawn``, and ``steps`` of Lennard-Jones clusters.
+
+    A process draws ``timed`` times as many images as it says, and its time is scaled to :data:`DRAWN`.
+    """
+    found = []
+    for process, model in zip(PROCESSES, models, strict=True):
+        n = max(5, int(process.timed * timed))
+
+        def call(backend: str | None, process: Any = process, model: Any = model, n: int = n) -> Tensor:
+            return process.draw(model, n, seed=seed, backend=backend)
+
+        def check(ours: Tensor, theirs: Tensor, process: Any = process) -> tuple[str, bool]:
+            return _same("images", ours, theirs, at_least=process.at_least)
+
+        kernel, reference, text, agrees = _race(call, check, advance)
+        scale = DRAWN / n
+        case = f"by {process.path}" + ("" if n == DRAWN else f", from {n:,} images")
+        found.append(Timing(process.name, case, kernel * scale, reference * scale, text, agrees))
+    queries, references, clusters = drawn.float(), train.float(), _clusters(seed)
     baoab = BAOAB(dt=0.005, temperature=0.3, friction=1.0)
-    cases: list[tuple[str, str, Callable[[str | None], Any], Callable[[Any, Any], tuple[str, bool]]]] = [
-        (
-            "neighbors",
-            f"nearest of {len(train):,} images to each of {n:,}",
-            lambda backend: knn(queries, references, 1, backend=backend),
-            lambda ours, theirs: _same("neighbours", ours.indices, theirs.indices, at_least=1.0),
-        ),
-        (
-            "decode",
-            f"{n:,} images from the transformer, {pixels.PIXELS} tokens each",
-            lambda backend: pixels.draw(model, n, seed=seed, backend=backend),
-            # Rounding differs, and now and then it tips one token's choice, and with it the rest of that image.
-            lambda ours, theirs: _same("images", ours, theirs, at_least=0.99),
-        ),
-        (
-            "dynamics, Lennard-Jones",
-            f"{clusters.shape[0]} clusters of {clusters.shape[1]} atoms, {steps} BAOAB steps",
-            lambda backend: (
-                simulate(LennardJones(), clusters, integrator=baoab, steps=steps, seed=seed, backend=backend).positions
+    found.append(
+        Timing(
+            "neighbours",
+            f"nearest of {len(train):,} images to each of {len(drawn):,}",
+            *_race(
+                lambda backend: knn(queries, references, 1, backend=backend),
+                lambda ours, theirs: _same("neighbours", ours.indices, theirs.indices, at_least=1.0),
+                advance,
             ),
-            _close,
-        ),
-        (
-            "dynamics, learnt flow",
-            f"{n:,} images, {flow.STEPS} Heun steps: the network's own time",
-            lambda backend: flow.draw(field, n, seed=seed, backend=backend),
-            lambda ours, theirs: _same("images", ours, theirs, at_least=0.99),
-        ),
-    ]
-    return [Timing(name, case, *_race(call, check, advance)) for name, case, call, check in cases]
+        )
+    )
+    found.append(
+        Timing(
+            "Lennard-Jones",
+            f"{clusters.shape[0]} clusters of {clusters.shape[1]} atoms, {steps} BAOAB steps",
+            *_race(
+                lambda backend: (
+                    simulate(
+                        LennardJones(), clusters, integrator=baoab, steps=steps, seed=seed, backend=backend
+                    ).positions
+                ),
+                _close,
+                advance,
+            ),
+        )
+    )
+    return found
 
 
 def _race(

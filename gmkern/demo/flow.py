@@ -1,4 +1,4 @@
-"""Process two: a point of noise follows a learnt velocity field for one unit of time, and is an image.
+"""Dynamics, of images: a point of noise follows a learnt velocity field for one unit of time, and is an image.
 
 Flow matching (Lipman et al., 2023; Liu et al., 2023): the field is regressed on straight lines from noise to images.
 """
@@ -12,14 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gmkern import random
-from gmkern.demo.digits import LEVELS, PIXELS, Digits
+from gmkern.demo.digits import PIXELS, Digits, bits_of_points, dequantised, to_levels, to_points
 from gmkern.demo.training import Advance, fit
 from gmkern.dynamics import Heun, VectorField, simulate
 
 STEPS = 32
 """Heun steps from noise to image, two evaluations of the field each."""
 _FREQUENCIES = 16
-_HALF = (LEVELS - 1) / 2
 
 
 class Velocity(nn.Module):
@@ -51,21 +50,20 @@ class Velocity(nn.Module):
 
 def train(digits: Digits, *, steps: int, seed: int, advance: Advance) -> Velocity:
     """A velocity field, by flow matching."""
-    points = digits.train / _HALF - 1  # levels 0 to 16 become -1 to 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Velocity()
 
         def loss(rows: Tensor) -> Tensor:
-            end = points[rows]
-            end = end + (torch.rand_like(end) - 0.5) / _HALF  # anywhere within its level
+            images = digits.train[rows]
+            end = to_points(images, torch.rand(images.shape))
             start, t = torch.randn_like(end), torch.rand(len(rows))
             return F.mse_loss(model(torch.lerp(start, end, t.unsqueeze(1)), t), end - start)
 
         fit(
             model,
             loss,
-            rows=len(points),
+            rows=len(digits.train),
             batch=128,
             steps=steps,
             learning_rate=2e-3,
@@ -81,4 +79,28 @@ def draw(model: Velocity, n: int, *, seed: int, backend: str | None = None) -> T
     start = random.normal(seed, torch.arange(n), 0, PIXELS, stream=random.INITIAL, backend=backend)
     with torch.no_grad():
         end = simulate(VectorField(model), start, integrator=Heun(1 / STEPS), steps=STEPS, backend=backend).positions
-    return ((end + 1) * _HALF).round().clamp(0, LEVELS - 1).long()
+    return to_levels(end)
+
+
+def bits(model: Velocity, images: Tensor, *, seed: int) -> Tensor:
+    """Bits a pixel of images [N, 64], dequantised: the flow run backwards, its divergence summed along the way.
+
+    The divergence is Hutchinson's estimate, one vector of signs an image (Grathwohl et al., 2019), so that an image's
+    number is noisy and the mean is not.
+    """
+    x, dt = dequantised(images), 1 / STEPS
+    signs = random.uniform(seed, torch.arange(len(x)), 1, PIXELS).round() * 2 - 1
+    log_density = torch.zeros(len(x))
+
+    def slope(x: Tensor, time: float) -> tuple[Tensor, Tensor]:
+        t = torch.full((len(x),), time)
+        velocity, turned = torch.func.jvp(lambda x: model(x, t), (x,), (signs,))[:2]
+        return velocity, (signs * turned).sum(1)
+
+    with torch.no_grad():
+        for step in range(STEPS, 0, -1):
+            first, spread = slope(x, step * dt)
+            second, spread_before = slope(x - dt * first, (step - 1) * dt)
+            x = x - dt / 2 * (first + second)
+            log_density -= dt / 2 * (spread + spread_before)
+    return bits_of_points(log_density - (x * x).sum(1) / 2 - PIXELS / 2 * math.log(2 * math.pi))

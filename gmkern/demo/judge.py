@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import NamedTuple
 
 import torch
@@ -10,61 +9,54 @@ from torch import Tensor
 
 from gmkern import metrics
 from gmkern.demo.digits import LEVELS, Digits
+from gmkern.metrics import _bootstrap
+from gmkern.metrics._bootstrap import Estimate
+from gmkern.metrics._resampling import HOLDOUT
+from gmkern.metrics.report import Scores
 
 NEIGHBOURS = 5
 """k of precision, density, recall and coverage."""
-
-
-class Row(NamedTuple):
-    """One line of the table. Each number is defined in :mod:`gmkern.metrics`."""
-
-    name: str
-    is_control: bool
-    images: int
-    precision: float
-    density: float
-    recall: float
-    coverage: float
-    distance: float
-    """Median distance to the nearest training image, in grey levels."""
-    authenticity: float
+NUMBERS = ("precision", "density", "recall", "coverage", "distance", "authenticity", "duplicates", "c_t")
+LEVEL = 0.95
+REAL, PROCESS, CONTROL = "real", "process", "control"
 
 
 class Judged(NamedTuple):
-    """A row, and each image's nearest training image."""
+    """A set of images [N, 64] and what was found of it."""
 
-    row: Row
+    name: str
+    kind: str
+    """REAL, PROCESS or CONTROL."""
     images: Tensor
-    distance: Tensor
-    nearest: Tensor
+    scores: Scores
+    bits: Estimate | None = None
+    bits_of: str = ""
 
 
-def judge(name: str, images: Tensor, train: Tensor, *, batch: int, is_control: bool = False) -> Judged:
-    """Judges ``images`` [N, 64] against ``train`` [M, 64].
-
-    Recall depends on how many images are judged: precision, density, recall and coverage are means over the disjoint
-    batches of ``batch`` images, so that rows compare. Novelty is of each image alone, and takes all of them.
-    """
-    points, references = images.float(), train.float()
-    batches = [part for part in points.split(batch) if len(part) == batch]
-    parts = [metrics.prdc(references, part, NEIGHBOURS) for part in batches]
-    found = metrics.novelty(points, references)
-
-    def mean(field: str) -> float:
-        return statistics.fmean(float(getattr(part, field)) for part in parts)
-
-    row = Row(
-        name=name,
-        is_control=is_control,
-        images=len(images),
-        precision=mean("precision"),
-        density=mean("density"),
-        recall=mean("recall"),
-        coverage=mean("coverage"),
-        distance=float(found.distance.median()),
-        authenticity=float(found.authenticity),
+def judge(
+    name: str,
+    kind: str,
+    images: Tensor,
+    digits: Digits,
+    *,
+    resamples: int,
+    bits: Tensor | None = None,
+    bits_of: str = "",
+) -> Judged:
+    """Judges ``images`` [N, 64] against the training set, beside the held-out images; ``bits`` [H] are of those."""
+    found = metrics.evaluate(
+        images.float(),
+        digits.train.float(),
+        holdout=digits.held_out.float(),
+        k=NEIGHBOURS,
+        level=LEVEL,
+        resamples=resamples,
     )
-    return Judged(row, images, found.distance, found.nearest)
+    spent = None
+    if bits is not None:
+        draws = _bootstrap.Resamples(len(bits), resamples, 0, HOLDOUT)
+        spent = _bootstrap.intervals({"bits": _bootstrap.mean(bits)}, draws, LEVEL)["bits"]
+    return Judged(name, kind, images, found.generated, spent, bits_of)
 
 
 def copies(digits: Digits, n: int, seed: int) -> Tensor:
@@ -73,8 +65,7 @@ def copies(digits: Digits, n: int, seed: int) -> Tensor:
     return digits.train[rows]
 
 
-def scattered(digits: Digits, n: int, seed: int) -> Tensor:
-    """A control without shapes: each pixel of ``n`` images is that pixel of a training image of its own."""
+def noise(digits: Digits, n: int, seed: int) -> Tensor:
+    """A control without shapes: each pixel of ``n`` images is any of the grey levels."""
     shape = (n, digits.train.shape[1])
-    rows = torch.randint(len(digits.train), shape, generator=torch.Generator().manual_seed(seed))
-    return digits.train.gather(0, rows).clamp(0, LEVELS - 1)
+    return torch.randint(LEVELS, shape, generator=torch.Generator().manual_seed(seed))

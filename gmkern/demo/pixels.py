@@ -1,4 +1,4 @@
-"""Process one: a transformer draws an image pixel by pixel, each from what the pixels so far make likely.
+"""Decode: a transformer draws an image pixel by pixel, each from what the pixels so far make likely.
 
 A sequence begins with the digit that it is to be, 0 to 9, and 64 grey levels, 0 to 16, follow: the first place tells
 the one from the other, and every token is legal everywhere.
@@ -6,12 +6,14 @@ the one from the other, and every token is legal everywhere.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gmkern.decode import SamplingParams, Transformer, TransformerConfig, generate
-from gmkern.demo.digits import CLASSES, LEVELS, PIXELS, Digits
+from gmkern.decode import SamplingParams, Transformer, TransformerConfig, generate, score
+from gmkern.demo.digits import CLASSES, LEVELS, PIXELS, Digits, bits_of_levels
 from gmkern.demo.training import Advance, fit
 
 CONFIG = TransformerConfig(
@@ -60,6 +62,17 @@ def draw(model: Transformer, n: int, *, seed: int, backend: str | None = None) -
     """``n`` images [n, 64] of levels: 0, 1, ..., 9 in turn."""
     prompts = (torch.arange(n) % CLASSES).unsqueeze(1)
     return generate(model, prompts, max_new_tokens=PIXELS, params=PARAMS, seed=seed, backend=backend).tokens
+
+
+def bits(model: Transformer, images: Tensor) -> Tensor:
+    """Bits a pixel of images [N, 64], exact: -log2 of the mean of p(image | digit) over the ten digits, over 64."""
+    lengths, given = torch.full((len(images),), PIXELS), []
+    for digit in range(CLASSES):
+        with torch.no_grad():
+            logprobs = score(model, images, lengths, prompts=torch.full((len(images), 1), digit))
+        assert isinstance(logprobs, Tensor)  # nothing else was asked for
+        given.append(logprobs.double().sum(1))
+    return bits_of_levels(torch.logsumexp(torch.stack(given), 0) - math.log(CLASSES))
 
 
 def _disturbed(levels: Tensor) -> Tensor:

@@ -6,11 +6,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from gmkern import _validate
-from gmkern.demo import compare, flow, judge, pixels
+from gmkern.demo import clouds, compare, judge
 from gmkern.demo.digits import Digits, load
+from gmkern.demo.processes import PROCESSES
 from gmkern.demo.training import Advance
+
+HELD_OUT = "held-out digits"
 
 Watch = Callable[[str, int], AbstractContextManager[Advance]]
 """Opens a stage, given its name and how many steps it has, and gives what to call as they are done."""
@@ -20,15 +27,20 @@ Watch = Callable[[str, int], AbstractContextManager[Advance]]
 class Size:
     """How much to do."""
 
-    samples: int
-    held_out: int
-    transformer_steps: int
-    flow_steps: int
+    images: int
+    """In each set that is judged, the held-out one among them."""
+    quick: bool
+    """Whether processes are trained for a few seconds only."""
+    scored: int
+    """Held-out images that bits are counted on."""
+    resamples: int
+    timed: float
+    """Of the images that each process is timed on, the share."""
     atom_steps: int
 
 
-FULL = Size(samples=1000, held_out=500, transformer_steps=480, flow_steps=2500, atom_steps=300)
-QUICK = Size(samples=200, held_out=500, transformer_steps=60, flow_steps=300, atom_steps=50)
+FULL = Size(images=500, quick=False, scored=250, resamples=1000, timed=1.0, atom_steps=300)
+QUICK = Size(images=100, quick=True, scored=10, resamples=200, timed=0.01, atom_steps=5)
 """Undertrained on purpose: a few seconds, to see that everything works."""
 
 
@@ -38,22 +50,20 @@ class Result:
 
     seed: int
     size: Size
-    batch: int
-    """How many images precision, density, recall and coverage are judged on at a time."""
     digits: Digits
+    models: list[Any]
+    """Of the processes, in their order."""
     judged: list[judge.Judged]
-    """Held-out images, the two processes, the two controls."""
+    """Held-out images, the same as clouds, the processes, the two controls."""
     timings: list[compare.Timing]
+    paths: Tensor
+    """Frames of ten clouds on their way [F, 10, N, 2]."""
     seconds: dict[str, float]
     """Of each stage."""
 
-    @property
-    def rows(self) -> list[judge.Row]:
-        return [one.row for one in self.judged]
-
 
 def run(*, seed: int = 0, size: Size = FULL, watch: Watch | None = None) -> Result:
-    """Trains both models, draws from them, judges what they drew and times the kernels.
+    """Trains all processes, draws from them, judges what they drew and times the kernels.
 
     Parameters
     ----------
@@ -80,33 +90,62 @@ def run(*, seed: int = 0, size: Size = FULL, watch: Watch | None = None) -> Resu
             yield advance
         seconds[name] = time.perf_counter() - start
 
-    digits = load(size.held_out)
-    with stage("train the pixel transformer", size.transformer_steps) as advance:
-        model = pixels.train(digits, steps=size.transformer_steps, seed=seed, advance=advance)
-    with stage("train the flow", size.flow_steps) as advance:
-        field = flow.train(digits, steps=size.flow_steps, seed=seed, advance=advance)
-    with stage(f"draw {size.samples:,} images from the transformer"):
-        written = pixels.draw(model, size.samples, seed=seed)
-    with stage(f"draw {size.samples:,} images from the flow"):
-        flowed = flow.draw(field, size.samples, seed=seed)
-    batch = min(size.samples, size.held_out)
-    sets = [
-        ("held-out digits", digits.held_out, False),
-        ("pixel transformer", written, False),
-        ("flow matching", flowed, False),
-        ("copies of training digits", judge.copies(digits, size.samples, seed), True),
-        ("scattered pixels", judge.scattered(digits, size.samples, seed), True),
-    ]
+    digits = load(size.images)
+    models = []
+    for process in PROCESSES:
+        steps = process.quick if size.quick else process.steps
+        with stage(f"train the {process.name}", steps) as advance:
+            models.append(process.train(digits, steps=steps, seed=seed, advance=advance))
+    uniforms = torch.Generator().manual_seed(seed)
+    as_clouds = clouds.rasterised(
+        clouds.of_images(
+            digits.held_out,
+            torch.rand(size.images, generator=uniforms),
+            torch.rand(size.images, clouds.POINTS, 2, generator=uniforms),
+        )
+    )
     judged = []
-    with stage("judge them", len(sets)) as advance:
-        for name, images, is_control in sets:
-            judged.append(judge.judge(name, images, digits.train, batch=batch, is_control=is_control))
+    with stage("draw, and judge the drawn", len(PROCESSES) + 4) as advance:
+        for name, kind, images in (
+            (HELD_OUT, judge.REAL, digits.held_out),
+            ("held-out, as clouds", judge.REAL, as_clouds),
+        ):
+            judged.append(judge.judge(name, kind, images, digits, resamples=size.resamples))
             advance(1)
+        for process, model in zip(PROCESSES, models, strict=True):
+            images = process.draw(model, size.images, seed=seed)
+            bits = None if process.bits is None else process.bits(model, digits.held_out[: size.scored])
+            judged.append(
+                judge.judge(
+                    process.name,
+                    judge.PROCESS,
+                    images,
+                    digits,
+                    bits=bits,
+                    bits_of=process.bits_of,
+                    resamples=size.resamples,
+                )
+            )
+            advance(1)
+        for name, make in (("copies", judge.copies), ("noise", judge.noise)):
+            judged.append(
+                judge.judge(name, judge.CONTROL, make(digits, size.images, seed), digits, resamples=size.resamples)
+            )
+            advance(1)
+        field = models[[process.name for process in PROCESSES].index("point clouds")]
+        paths = clouds.move(field, torch.arange(10), seed=seed, record_every=clouds.STEPS // 4)[1]
     with stage("time the kernels", compare.LOOKS) as advance:
         timings = compare.compare(
-            model, field, written, digits.train, seed=seed, steps=size.atom_steps, advance=advance
+            models,
+            judged[2].images,
+            digits.train,
+            seed=seed,
+            steps=size.atom_steps,
+            timed=size.timed,
+            advance=advance,
         )
-    return Result(seed, size, batch, digits, judged, timings, seconds)
+    assert paths is not None  # record_every was given
+    return Result(seed, size, digits, models, judged, timings, paths, seconds)
 
 
 @contextmanager

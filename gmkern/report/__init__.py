@@ -4,7 +4,7 @@ Needs the extra "cli": ``pip install 'gmkern[cli]'``.
 """
 
 from gmkern.report.page import Cell, Page, Picture, Section, Table, write
-from gmkern.report.pictures import Bars, Drawn, bars, histograms, lines, over_time, pairs
+from gmkern.report.pictures import Bars, Drawn, bars, histograms, intervals, lines, over_time, pairs, paths
 
 __all__ = [
     "Bars",
@@ -16,8 +16,10 @@ __all__ = [
     "Table",
     "bars",
     "histograms",
+    "intervals",
     "lines",
     "over_time",
     "pairs",
+    "paths",
     "write",
 ]

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 
@@ -43,8 +44,16 @@ def in_both(draw: Callable[[Theme], Figure]) -> Drawn:
     return Drawn(_png(draw(LIGHT)), _png(draw(DARK)))
 
 
-def pairs(left: np.ndarray, right: np.ndarray, notes: Sequence[str], *, columns: int = 5, highest: float) -> Drawn:
-    """Images of ``left`` each beside that of ``right``, a note below each pair.
+def pairs(
+    left: np.ndarray,
+    right: np.ndarray,
+    notes: Sequence[str],
+    *,
+    columns: int = 5,
+    highest: float,
+    marked: Sequence[bool] | None = None,
+) -> Drawn:
+    """Images of ``left`` each beside that of ``right``, a note below each pair; ``marked`` pairs have a frame.
 
     Images are [N, H, W], where 0 is paper and ``highest`` ink, or colours [N, H, W, 3] from 0 to 1.
     """
@@ -63,6 +72,12 @@ def pairs(left: np.ndarray, right: np.ndarray, notes: Sequence[str], *, columns:
                 axes.imshow(
                     image, cmap=shades, vmin=0, vmax=highest, extent=(left_edge, left_edge + width, y + height, y)
                 )
+            stands_out = marked is not None and marked[at]
+            if stands_out:
+                edge = gap / 2
+                frame = Rectangle((x - edge, y - edge / 2), 2 * width + 2 * gap, height + edge, fill=False)
+                frame.set(edgecolor=theme.hues[2], linewidth=1.6)
+                axes.add_patch(frame)
             axes.text(
                 x + width + gap / 2,
                 y + height * 1.05,
@@ -70,7 +85,8 @@ def pairs(left: np.ndarray, right: np.ndarray, notes: Sequence[str], *, columns:
                 ha="center",
                 va="top",
                 fontsize=7,
-                color=theme.quiet,
+                fontweight="bold" if stands_out else "normal",
+                color=theme.hues[2] if stands_out else theme.quiet,
             )
         axes.set_xlim(0, columns * across)
         axes.set_ylim(rows * down - 0.02 * height, -0.02 * height)
@@ -144,6 +160,59 @@ def over_time(at: Sequence[float], panels: Mapping[str, np.ndarray], *, across: 
                 axes.set_xticklabels([])
             else:
                 axes.set_xlabel(across, color=theme.quiet)
+        return figure
+
+    return in_both(draw)
+
+
+def intervals(
+    names: Sequence[str], panels: Mapping[str, Sequence[tuple[float, float, float]]], *, pale: Sequence[bool]
+) -> Drawn:
+    """Panels side by side of one share a name, from 0 to 1, with its interval: (value, low, high).
+
+    A dashed line is at the first name's; ``pale`` names are drawn so.
+    """
+    height = 0.55 + 0.24 * len(names)
+
+    def draw(theme: Theme) -> Figure:
+        figure = _figure(theme, 4.6, height)
+        left, wide = 0.31, 0.215
+        for at, (heading, values) in enumerate(panels.items()):
+            axes = _axes(figure, theme, (left + at * (wide + 0.02), 0.28 / height, wide, 1 - 0.55 / height))
+            axes.axvline(values[0][0], color=theme.line, linewidth=1.2, linestyle="--")
+            for row, (value, low, high) in enumerate(values):
+                hue = theme.hues[0] if pale[row] else theme.hues[1]
+                axes.plot([low, high], [row, row], color=hue, linewidth=2, solid_capstyle="round", clip_on=False)
+                axes.plot([value], [row], color=hue, marker="o", markersize=4.5, clip_on=False)
+            axes.set_xlim(-0.04, 1.04)
+            axes.set_ylim(len(names) - 0.4, -0.6)
+            axes.set_xticks([0, 0.5, 1], ["0", "½", "1"])
+            axes.set_yticks(range(len(names)), names if at == 0 else [""] * len(names))
+            axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
+            axes.grid(axis="x", color=theme.line, linewidth=0.5)
+            axes.set_title(heading, fontsize=9, color=theme.ink, fontweight="bold")
+        return figure
+
+    return in_both(draw)
+
+
+def paths(frames: np.ndarray, headings: Sequence[str], *, side: float) -> Drawn:
+    """Clouds of points in the plane [F, S, N, 2] on their way: a row a frame, a column a cloud, y downwards."""
+    times, clouds = frames.shape[:2]
+
+    def draw(theme: Theme) -> Figure:
+        across = 4.6 / (clouds + 1)
+        figure = _figure(theme, 4.6, across * times)
+        for row in range(times):
+            figure.text(0.01, 1 - (row + 0.5) / times, headings[row], va="center", fontsize=8, color=theme.quiet)
+            for column in range(clouds):
+                axes = figure.add_axes(
+                    ((column + 0.95) / (clouds + 1), 1 - (row + 1) / times, 1 / (clouds + 1), 1 / times)
+                )
+                axes.scatter(frames[row, column, :, 0], frames[row, column, :, 1], s=1.6, color=theme.ink, linewidths=0)
+                axes.set_xlim(-side, side)
+                axes.set_ylim(side, -side)
+                axes.set_axis_off()
         return figure
 
     return in_both(draw)
