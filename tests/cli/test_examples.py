@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,17 +17,24 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples are not beside an installed wheel")
 
 
-def output_of(name: str) -> str:
+def run(name: str, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(gmkern.__file__).parents[1])}
-    done = subprocess.run([sys.executable, str(EXAMPLES / name)], env=environment, capture_output=True, text=True)
+    command = [sys.executable, str(EXAMPLES / name), *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def output_of(name: str, *words: str) -> str:
+    done = run(name, *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_each_example_is_tested():
     assert sorted(path.name for path in EXAMPLES.glob("*.py")) == [
+        "anomaly.py",
         "decode.py",
         "dynamics.py",
+        "feedback_loop.py",
         "neighbors.py",
         "rollouts.py",
     ]
@@ -64,3 +72,40 @@ def test_rollouts_have_ratios_of_exactly_one_and_learn():
     assert float(re.search(r"gmkern: ratios are off 1 by at most (\S+);", text).group(1)) == 0
     if "not installed" not in text:  # the control: with another sampler than the trainer's model it is not so
         assert float(re.search(r"transformers: ratios are off 1 by at most (\S+);", text).group(1)) > 0
+
+
+def test_a_loop_without_real_data_forgets_sooner(tmp_path):
+    picture = tmp_path / "loop.png"
+    words = ("--generations", "3", "--shares", "0", "1", "--components", "20", "--out", str(picture))
+    text = output_of("feedback_loop.py", *words)
+    rows = re.findall(r"([\d.]+), +(\d): ([\d.]+), ([\d.]+), ([\d.]+)", text)
+    assert [row[:2] for row in rows] == [(share, str(at)) for share in ("0.00", "1.00") for at in (1, 2, 3)]
+    fidelity, diversity = ({row[:2]: float(row[at]) for row in rows} for at in (2, 3))
+    assert fidelity["0.00", "1"] == fidelity["1.00", "1"]  # the first generation sees real data in any case
+    assert fidelity["0.00", "3"] < fidelity["1.00", "3"] - 0.05
+    assert diversity["0.00", "3"] < diversity["1.00", "3"] - 0.05
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_anomalies_are_found_by_each_score():
+    text = output_of("anomaly.py", "--steps", "15", "--classes", "0")
+    areas = dict(re.findall(r"(.+): area under the ROC curve ([\d.]+)", text))
+    assert float(areas["nearest neighbours"]) > 0.9
+    assert float(areas["mixture of Gaussians"]) > 0.8
+    assert "bits of the transformer" in areas  # hardly trained here
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "named"),
+    [
+        ("feedback_loop.py", ("--shares", "1.5"), "--shares"),
+        ("feedback_loop.py", ("--generations", "0"), "--generations"),
+        ("anomaly.py", ("--classes", *map(str, range(10))), "--classes"),
+    ],
+)
+def test_examples_name_a_wrong_argument(monkeypatch, capsys, name, words, named):
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    assert stopped.value.code == 2
+    assert f"argument {named}" in capsys.readouterr().err
