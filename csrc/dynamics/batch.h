@@ -41,6 +41,15 @@ inline int64_t check_batch_shapes(const Tensor& positions, const Tensor& system_
         GM_CHECK(kind >= 0 && kind < kKinds, "kinds: got ", kind, "; takes 0 to ", kKinds - 1);
         GM_CHECK(kind == kHarmonic || dim == 2 || dim == 3, "positions: got dimension ", dim,
                  "; terms between atoms take 2 or 3");
+        GM_CHECK((kind == kNodes) == (t > 0 && p.kinds[t - 1] == kLearned),
+                 "kinds: takes nodes after each learnt term");
+        GM_CHECK(kind != kLearned || t + 1 < p.kinds.size(), "kinds: takes nodes after each learnt term");
+        if (kind == kNodes) {
+            GM_CHECK(size >= 6 && size % 6 == 0 && size < kMostNodes, "sizes: got ", size, " nodes; takes six numbers ",
+                     "an interval, fewer than 2^24");
+            wanted += size;
+            continue;
+        }
         int64_t own = 1;
         const int64_t each = is_pair(kind) ? kPairParameters : kind == kBonds ? kBondParameters : 1 + dim;
         if (is_pair(kind))
@@ -115,10 +124,20 @@ inline Batch check_batch(const Tensor& positions, const Tensor& system_ptr, cons
         for (int64_t i = 0; i < b.atoms; ++i)
             GM_CHECK(b.field.types[i] >= 0 && b.field.types[i] < b.field.type_count, "types: got ", b.field.types[i],
                      "; takes 0 to ", b.field.type_count - 1);
-    b.field.pair_terms = 0;
+    b.field.pair_terms = b.field.node_count = 0;
     const double* q = b.field.parameters;
     for (size_t t = 0; t < p.kinds.size(); q += p.sizes[t++]) {
         b.field.pair_terms += is_pair(p.kinds[t]);
+        if (p.kinds[t] == kNodes) b.field.node_count += p.sizes[t];
+        if (p.kinds[t] == kLearned)
+            for (const double* own = q; own < q + p.sizes[t]; own += kPairParameters) {
+                const auto nodes = static_cast<double>(p.sizes[t + 1]);
+                GM_CHECK(own[0] >= 0.0 && own[0] < nodes &&
+                             own[0] == static_cast<double>(static_cast<int64_t>(own[0])) && own[1] >= 1.0 &&
+                             own[0] + 6.0 * own[1] <= nodes,
+                         "parameters: got a spline from ", own[0], " of ", own[1], " intervals; takes one within ",
+                         nodes, " nodes");
+            }
         if (p.kinds[t] != kBonds || b.systems == 0) continue;
         for (int64_t at = 0; at < p.sizes[t]; at += kBondParameters)
             for (int64_t end = at; end < at + 2; ++end)

@@ -15,6 +15,7 @@ struct FieldArgs {
     const int64_t *kinds, *sizes;  // [terms] each; sizes: how many parameters
     const double* parameters;      // one term's after another's
     int64_t parameter_count, pair_terms;
+    int64_t node_count;            // coefficients of splines, of all learnt terms
     int64_t type_count;            // 1: all atoms alike
     const int64_t* types;          // [M], where type_count > 1
     int64_t boxes;                 // 0 (not periodic), 1 (one for all) or S
@@ -73,9 +74,11 @@ GM_HD int64_t trajectory_scratch(int64_t count, int64_t dim) {
     return lanes * (7 * dim + 4) + 64;  // x, v, f, a stage, two sums and noise; masses twice, energies, and slack
 }
 GM_HD int64_t energy_scratch(int64_t count, int64_t dim) { return padded_atoms(count) * (3 * dim + 2) + 64; }
-// A third axis, and six parameters of each pair term between each atom and each type; as many slopes for an adjoint.
+// A third axis, splines' coefficients, and six parameters of each pair term between each atom and each type; as many
+// slopes for an adjoint.
 inline int64_t field_scratch(const FieldArgs& a, int64_t count, bool with_slopes) {
-    return padded_atoms(count) * (2 + a.type_count * a.pair_terms * 6 * (with_slopes ? 2 : 1));
+    return padded_atoms(count) * (2 + a.type_count * a.pair_terms * 6 * (with_slopes ? 2 : 1)) +
+           padded_atoms(a.node_count);
 }
 
 GM_DECLARE_ISA(void, trajectory_fp32, (const TrajectoryArgs<float>&, const SystemArgs<float>&, float*))

@@ -27,14 +27,17 @@ enum TermKind : int32_t {
     kSoftSphere = 4,    // epsilon, sigma, exponent (a multiple of 1/2)
     kDoubleWell = 5,    // linear, quadratic, quartic, distance
     kBonds = 6,         // for each bond: two atoms, k, length
+    kLearned = 7,       // first coefficient, intervals, where they begin, intervals a unit (learned.h); kNodes follows
+    kNodes = 8,         // six coefficients an interval, of a spline for each pair of types
 };
-constexpr int kKinds = 7;
+constexpr int kKinds = 9;
 constexpr int kMostTerms = 8;
 constexpr int kMostTypes = 64;
 constexpr int kPairParameters = 6;
 constexpr int kCutoff = 4, kTaken = 5;  // among them
 constexpr int kBondParameters = 4;
-GM_HD bool is_pair(int64_t kind) { return kind != kHarmonic && kind != kBonds; }
+constexpr int64_t kMostNodes = int64_t{1} << 24;  // a place among them is a number in float
+GM_HD bool is_pair(int64_t kind) { return kind != kHarmonic && kind != kBonds && kind != kNodes; }
 
 // a * b + c rounded once; the lanes' own is in simd.h.
 GM_HD float fma(float a, float b, float c) {

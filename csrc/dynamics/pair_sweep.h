@@ -11,6 +11,7 @@
 #include "common/simd.h"
 #include "dynamics/box.h"
 #include "dynamics/dynamics.h"
+#include "dynamics/learned.h"
 
 GM_NAMESPACE_BEGIN
 
@@ -76,10 +77,12 @@ template <class R>
 struct PairTable {
     using V = x16<R>;
     int32_t kind[kMostTerms], exponent[kMostTerms];
-    int64_t count = 0, stride;
+    int64_t count = 0, stride, atoms;
     const R* table;
-    R* slopes;             // of the parameters, in the table's layout, or nullptr
-    const int64_t* types;  // of the system's atoms, or nullptr
+    R* slopes;                        // of the parameters, in the table's layout, or nullptr
+    const R* nodes[kMostTerms];       // of a learnt term, its splines
+    double* node_slopes[kMostTerms];  // their slopes, where `slopes` are asked for
+    const int64_t* types;             // of the system's atoms, or nullptr
     PeriodicBox<R, 3> box;
     bool periodic = false;
     static constexpr bool kPlain = false;
@@ -100,13 +103,20 @@ struct PairTable {
             const int64_t at = row + t * kPairParameters * stride + i;
             const Parameters p = {table + at, stride};
             constexpr bool kEnergy = want == Want::forces_and_energy, kSlope = want == Want::adjoint;
-            const PairValues<V> v = pair_values<kEnergy, kSlope>(kind[t], exponent[t], p, r2, inverse_r2);
+            const bool learned = kind[t] == kLearned;
+            const PairValues<V> v = learned ? learned_values<kEnergy, kSlope>(p, nodes[t], r2, inverse_r2)
+                                            : pair_values<kEnergy, kSlope>(kind[t], exponent[t], p, r2, inverse_r2);
             const auto outside = r2 >= p(kCutoff);
             sum.pull = sum.pull + select(outside, zero, v.pull);
             if (kEnergy) sum.energy = sum.energy + select(outside, zero, v.energy);
             if (!kSlope) continue;
             sum.slope = sum.slope + select(outside, zero, v.slope);
             if (slopes == nullptr) continue;
+            if (learned) {
+                learned_slopes(p, r2, inverse_r2, by_energy, by_pull, select(outside, zero, mine), atoms - i,
+                               node_slopes[t]);
+                continue;
+            }
             const ParameterSlopes<V> s =
                 pair_parameter_slopes(kind[t], exponent[t], p, r2, inverse_r2, by_energy, by_pull);
             R* to = slopes + at;

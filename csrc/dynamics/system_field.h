@@ -52,15 +52,21 @@ struct SystemField {
         : args(given), types(given.type_count > 1 ? given.types + first : nullptr), count(atoms) {
         stride = padded_atoms(count);
         zeros = scratch;
-        table = scratch + 2 * stride;
+        R* nodes = scratch + 2 * stride;
+        table = nodes + padded_atoms(args.node_count);
         for (int64_t i = 0; i < stride; ++i) zeros[i] = R(0);
         pairs.stride = stride;
+        pairs.atoms = count;
         pairs.table = table;
         pairs.slopes = nullptr;
         pairs.types = types;
         pairs.periodic = args.boxes > 0;
         if (pairs.periodic) read_box((args.boxes == 1 ? 0 : index) * args.dim * args.dim);
         each_term([&](int64_t kind, int64_t size, const double* q, double*) {
+            if (kind == kNodes) {  // of the pair term before
+                pairs.nodes[pairs.count - 1] = nodes;
+                for (int64_t i = 0; i < size; ++i) *nodes++ = static_cast<R>(q[i]);
+            }
             if (!is_pair(kind)) return;
             const int64_t t = pairs.count++;
             pairs.kind[t] = static_cast<int32_t>(kind);
@@ -104,6 +110,13 @@ struct SystemField {
             if (adjoint.parameters != nullptr) {
                 pairs.slopes = table + size;
                 for (int64_t i = 0; i < size; ++i) pairs.slopes[i] = R(0);
+                int64_t t = 0;
+                each_term(
+                    [&](int64_t kind, int64_t, const double*, double* slopes) {
+                        t += is_pair(kind);
+                        if (kind == kNodes) pairs.node_slopes[t - 1] = slopes;
+                    },
+                    adjoint.parameters);
             }
             PairSweep<R, PairTable<R>>{pairs, a}.template run<Want::adjoint>();
         } else {

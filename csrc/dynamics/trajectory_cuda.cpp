@@ -45,7 +45,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> simulate(
     GM_CHECK(largest >= 0 && largest <= atoms, "largest: got ", largest, "; takes 0 to ", atoms);
     GM_CHECK(systems <= std::numeric_limits<int32_t>::max(), "system_ptr: got ", systems, " systems; takes below 2^31");
     GM_CHECK(type_count == 1, "types: got terms of ", type_count, " types; the CUDA kernel takes one");
-    for (const int64_t kind : kinds) GM_CHECK(kind != kBonds, "kinds: got bonds; the CUDA kernel takes none");
+    for (const int64_t kind : kinds)
+        GM_CHECK(kind < kBonds, "kinds: got bonds or a learnt term; the CUDA kernel takes none");
     const int32_t device = positions.get_device_index();
     const Tensor* const all[] = {&positions, &velocities,   &inverse_masses, &system_ptr, &parameters, &cell,
                                  &inverse,   &coefficients, &seed,           &sample_ids, &step};

@@ -14,6 +14,7 @@ from gmkern.dynamics.fields import (
     VectorField,
 )
 from gmkern.dynamics.integrators import BAOAB, RK4, EulerMaruyama, Heun, VelocityVerlet
+from gmkern.dynamics.learned_pair import LearnedPair
 from gmkern.dynamics.neighbor_list import NeighborList, VerletList, neighbor_list
 from gmkern.dynamics.trajectory import PathLogProb, Trajectory, path_log_prob, simulate
 
@@ -28,6 +29,7 @@ __all__ = [
     "Harmonic",
     "HarmonicBonds",
     "Heun",
+    "LearnedPair",
     "LennardJones",
     "Morse",
     "NeighborList",

@@ -28,6 +28,8 @@ COULOMB = 3  # strength, reaction field
 SOFT_SPHERE = 4  # epsilon, sigma, exponent
 DOUBLE_WELL = 5  # linear, quadratic, quartic, distance
 BONDS = 6  # for each bond: two atoms, k, length
+LEARNED = 7  # the first of its coefficients, intervals, where they begin, intervals a unit of distance; NODES follows
+NODES = 8  # six coefficients an interval, of a spline for each pair of types
 
 _MOST_TYPES = 64  # csrc/dynamics/field.h
 
@@ -58,7 +60,7 @@ class Term(Potential):
 
     @property
     def is_pair(self) -> bool:
-        return self.kind not in (HARMONIC, BONDS)
+        return self.kind not in (HARMONIC, BONDS, NODES)
 
     @property
     def reach(self) -> float | None:
@@ -71,6 +73,10 @@ class Term(Potential):
         [T, T, 6] of a pair term, [T, 1 + dim] of a trap, [B, 4] of bonds; T = 1 where types do not matter.
         """
         raise TypeError(f"{type(self).__name__} has no parameters")  # a subclass says which
+
+    def nodes(self, device: torch.device) -> Tensor | None:
+        """What a learnt term has beside its parameters; None otherwise."""
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -482,6 +488,10 @@ def packed(field: Potential, dim: int, device: torch.device) -> Packed:
         types = max(types, own)
         kinds.append(term.kind)
         tables.append(table.reshape(-1))
+        nodes = term.nodes(device)
+        if nodes is not None:
+            kinds.append(NODES)
+            tables.append(nodes.reshape(-1))
     if types > _MOST_TYPES:
         raise ValueError(f"field: got {types} types; takes up to {_MOST_TYPES}")
     return Packed(kinds, [t.numel() for t in tables], torch.cat(tables), types)

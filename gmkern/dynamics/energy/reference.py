@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # gmkern/dynamics/fields.py
-LENNARD_JONES, HARMONIC, MORSE, COULOMB, SOFT_SPHERE, DOUBLE_WELL, BONDS = range(7)
+LENNARD_JONES, HARMONIC, MORSE, COULOMB, SOFT_SPHERE, DOUBLE_WELL, BONDS, LEARNED, NODES = range(9)
 _PAIR_PARAMETERS = 6
 
 
@@ -38,7 +38,7 @@ def energy_and_forces(
         d = _nearest(x[:, :, None, :] - x[:, None, :, :], cell, inverse)
         pairs = mask[:, :, None] & mask[:, None, :] & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         r2 = torch.where(pairs, (d * d).sum(-1), torch.ones_like(zero))
-    for kind, own in terms:
+    for at, (kind, own) in enumerate(terms):
         if kind == HARMONIC:
             table = own.reshape(-1, 1 + x.shape[-1])
             each = table[0] if table.shape[0] == 1 or types is None else table[types]  # [1 + D] or [S, N, 1 + D]
@@ -58,7 +58,7 @@ def energy_and_forces(
             pull = -k * torch.where(stiff, 1.0 - length / r, torch.ones_like(r))
             energy = energy + (0.5 * k * stretch).sum(1)
             forces = forces.index_add(1, i, pull[..., None] * bond).index_add(1, j, -pull[..., None] * bond)
-        else:
+        elif kind != NODES:
             table = own.reshape(-1, _PAIR_PARAMETERS)
             if table.shape[0] == 1 or types is None:
                 p = table[0].unbind()
@@ -66,7 +66,8 @@ def energy_and_forces(
                 count = round(table.shape[0] ** 0.5)
                 p = table[types[:, :, None] * count + types[:, None, :]].unbind(-1)  # each [S, N, N]
             inside = pairs & ~(r2 >= p[4].detach() * p[4].detach())  # a NaN distance stays in
-            pair_energy, pull = _pair(kind, p, torch.where(inside, r2, torch.ones_like(r2)))
+            square = torch.where(inside, r2, torch.ones_like(r2))
+            pair_energy, pull = _spline(p, terms[at + 1][1], square) if kind == LEARNED else _pair(kind, p, square)
             energy = energy + 0.5 * torch.where(inside, pair_energy - p[5], zero).sum((1, 2))
             forces = forces + (torch.where(inside, pull, zero)[..., None] * d).sum(2)
     return energy, forces
@@ -92,6 +93,21 @@ def _pair(kind: int, p: Sequence[Tensor], r2: Tensor) -> tuple[Tensor, Tensor]:
         y = r - p[3]
         return (p[0] * y + p[1] * y**2 + p[2] * y**4), -(p[0] + 2.0 * p[1] * y + 4.0 * p[2] * y**3) / r
     raise ValueError(f"kinds: got {kind}; takes 0 to {BONDS}")
+
+
+def _spline(p: Sequence[Tensor], nodes: Tensor, r2: Tensor) -> tuple[Tensor, Tensor]:
+    """As ``_pair``, of a learnt term."""
+    first, intervals, begin, scale = (q.detach() for q in p[:4])
+    r = torch.sqrt(r2)
+    s = (r - begin) * scale
+    interval = torch.minimum(torch.floor(s.detach()).clamp(min=0.0), intervals - 1.0)
+    t = s - interval
+    c = nodes[(first + 6.0 * interval).long()[..., None] + torch.arange(6, device=r2.device)].unbind(-1)
+    energy, slope = c[5], torch.zeros_like(c[5])
+    for k in range(4, -1, -1):
+        slope = slope * t + energy
+        energy = energy * t + c[k]
+    return energy, -slope * scale / r
 
 
 def _nearest(d: Tensor, cell: Tensor, inverse: Tensor) -> Tensor:

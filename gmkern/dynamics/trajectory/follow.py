@@ -14,7 +14,7 @@ from gmkern import _backend, _validate
 from gmkern import random as noise_contract
 from gmkern.dynamics.energy import ops as energy_ops
 from gmkern.dynamics.energy.api import energy_and_forces, evaluator, why_not_compiled
-from gmkern.dynamics.fields import BONDS, Field, Potential, VectorField
+from gmkern.dynamics.fields import BONDS, LEARNED, Field, Potential, VectorField
 from gmkern.dynamics.integrators import BAOAB, BAOAB_KIND, EULER_MARUYAMA, VELOCITY_VERLET, Integrator
 from gmkern.dynamics.systems import Model, masses_of, model_of, no_gradient, systems_of
 from gmkern.dynamics.trajectory import ops
@@ -274,8 +274,8 @@ def _why_not_cuda(integrator: Integrator, run: Run, model: Model, x: Tensor, tra
     systems = model.systems
     if trains:
         return "has no gradient"
-    if model.field.types > 1 or BONDS in model.field.kinds:
-        return "takes no types and no bonds"
+    if model.field.types > 1 or not {BONDS, LEARNED}.isdisjoint(model.field.kinds):
+        return "takes no types, no bonds and no learnt pairs"
     if integrator.kind not in (VELOCITY_VERLET, BAOAB_KIND, EULER_MARUYAMA):
         return f"takes VelocityVerlet, BAOAB and EulerMaruyama, got {type(integrator).__name__}"
     if run.log_prob:
