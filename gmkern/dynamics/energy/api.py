@@ -38,7 +38,7 @@ def energy_and_forces(
     Parameters
     ----------
     field : a potential: ``LennardJones``, ``WCA``, ``Morse``, ``Coulomb``, ``SoftSphere``, ``DoubleWell``,
-        ``Harmonic``, ``HarmonicBonds``, or a sum of them. A ``VectorField`` has no energy.
+        ``Harmonic``, ``HarmonicBonds``, ``LearnedPair``, or a sum of them. A ``VectorField`` has no energy.
     positions : [S, N, D], S systems of N atoms; [N, D], one system, or ragged systems cut by ``system_ptr``. float32 or
         float64, in the user's length unit; finite.
     types : the atoms' types, ints [N] (the same in every system), [S, N], or one a row of ragged systems; for fields
