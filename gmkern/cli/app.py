@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from gmkern._version import __version__
@@ -12,7 +14,20 @@ from gmkern.cli.info import info
 from gmkern.cli.simulate import simulate
 
 
+class Commands(click.Group):
+    """Commands, any of which a wrong ``GMKERN_ISA`` stops with a line that says so."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RuntimeError as error:
+            if "GMKERN_ISA" not in str(error):
+                raise
+            raise click.ClickException(str(error)) from error
+
+
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Each command has examples: gmkern COMMAND --help",
 )

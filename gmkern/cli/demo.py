@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  gmkern demo                        # about two minutes on two cores; open report/index.html
+  gmkern demo                        # a few minutes on two cores; open report/index.html
   gmkern demo --quick                # a few seconds: undertrained, to see that it works
   gmkern demo --seed 7 -o seven
   gmkern demo --json > numbers.json  # the page is written too
@@ -27,7 +27,9 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.option(
     "-o",
+    "--out",
     "--output",
+    "out",
     type=click.Path(file_okay=False, writable=True, path_type=Path),
     default=Path("report"),
     show_default=True,
@@ -42,7 +44,7 @@ Examples:
 )
 @click.option("--quick", is_flag=True, help="Train for a few seconds only: the images will be poor.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON, not as tables.")
-def demo(output: Path, seed: int, quick: bool, as_json: bool) -> None:
+def demo(out: Path, seed: int, quick: bool, as_json: bool) -> None:
     """Train generators of six kinds on handwritten digits, draw from them, judge what they drew.
 
     Noise through a decoder; images pixel by pixel; images and clouds of points along learnt force fields; new images
@@ -54,15 +56,15 @@ def demo(output: Path, seed: int, quick: bool, as_json: bool) -> None:
 
     start = time.perf_counter()
     try:
-        output.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
+        out.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
     except OSError as error:
-        raise click.ClickException(f"--output {output}: {error.strerror}") from error
+        raise click.ClickException(f"--out {out}: {error.strerror}") from error
     result = run(seed=seed, size=QUICK if quick else FULL, watch=console.stage)
     try:
         with console.stage("write the report", 1):
-            written = report.write(result, output)
+            written = report.write(result, out)
     except OSError as error:
-        raise click.ClickException(f"--output {output}: {error.strerror}") from error
+        raise click.ClickException(f"--out {out}: {error.strerror}") from error
     if as_json:
         numbers = report.as_dict(result)
         console.print_json(numbers | {"report": str(written[0]), "seconds": time.perf_counter() - start})

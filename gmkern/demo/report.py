@@ -37,8 +37,8 @@ def page(result: Result) -> report.Page:
     return report.Page(
         title="Handwritten digits, drawn and judged",
         lead=(
-            f"{len(PROCESSES)} generators of six kinds, trained in plain PyTorch on {len(result.digits.train):,} of "
-            f"scikit-learn's 8 × 8 digits, drew {result.size.images:,} images each with gmkern. Are the images digits, "
+            f"Generators of six kinds, {len(PROCESSES)} in all, trained in plain PyTorch on "
+            f"{len(result.digits.train):,} of scikit-learn's 8 × 8 digits, drew {result.size.images:,} images each with gmkern. Are the images digits, "
             "all kinds of digits, and new ones?"
         ),
         sections=[_verdict(result), _samples(result), _paths(result), _further(result), _times(result)],
@@ -106,7 +106,11 @@ def _short(value: float) -> str:
 
 
 def _span(found: Estimate) -> str:
-    return f"{_short(found.low)} to {_short(found.high)}"
+    return (
+        f"{_short(found.low)}–{_short(found.high)}"
+        if found.low >= 0
+        else f"{_short(found.low)} to {_short(found.high)}"
+    )
 
 
 def _quiet(result: Result) -> frozenset[int]:

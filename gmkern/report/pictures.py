@@ -179,7 +179,7 @@ def intervals(
         left, wide = 0.31, 0.215
         for at, (heading, values) in enumerate(panels.items()):
             axes = _axes(figure, theme, (left + at * (wide + 0.02), 0.28 / height, wide, 1 - 0.55 / height))
-            axes.axvline(values[0][0], color=theme.line, linewidth=1.2, linestyle="--")
+            axes.axvline(values[0][0], color=theme.quiet, linewidth=1, linestyle="--")
             for row, (value, low, high) in enumerate(values):
                 hue = theme.hues[0] if pale[row] else theme.hues[1]
                 axes.plot([low, high], [row, row], color=hue, linewidth=2, solid_capstyle="round", clip_on=False)

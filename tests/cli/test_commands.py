@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -40,8 +41,11 @@ def test_info_prints_and_gives_json():
     assert "\x1b" not in plain.stdout  # no colours where nobody sees them
 
 
-def test_info_says_which_instruction_set_is_wrong():
-    done = run("info", GMKERN_ISA="mmx")
+@pytest.mark.parametrize("command", ["info", "evaluate"])
+def test_a_wrong_instruction_set_is_named(tmp_path, command):
+    np.save(tmp_path / "points.npy", np.random.default_rng(0).normal(size=(20, 3)))
+    words = [] if command == "info" else [str(tmp_path / "points.npy")] * 2
+    done = run(command, *words, GMKERN_ISA="mmx")
     assert done.returncode == 1
     assert "GMKERN_ISA" in done.stderr
     assert "Traceback" not in done.stderr
