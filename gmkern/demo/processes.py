@@ -44,7 +44,7 @@ PROCESSES = (
         "sixteen normal numbers, pushed through the decoder of a variational autoencoder",
         latent.train,
         latent.draw,
-        steps=2500,
+        steps=1500,
         quick=150,
         timed=10_000,
         bits=lambda model, images: latent.bits(model, images, seed=0),

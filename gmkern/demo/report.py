@@ -38,8 +38,8 @@ def page(result: Result) -> report.Page:
         title="Handwritten digits, drawn and judged",
         lead=(
             f"Generators of six kinds, {len(PROCESSES)} in all, trained in plain PyTorch on "
-            f"{len(result.digits.train):,} of scikit-learn's 8 × 8 digits, drew {result.size.images:,} images each with gmkern. Are the images digits, "
-            "all kinds of digits, and new ones?"
+            f"{len(result.digits.train):,} of scikit-learn's 8 × 8 digits, drew {result.size.images:,} images each "
+            "with gmkern. Are the images digits, all kinds of digits, and new ones?"
         ),
         sections=[_verdict(result), _samples(result), _paths(result), _further(result), _times(result)],
         facts=_facts(result),
