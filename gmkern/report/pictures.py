@@ -204,7 +204,7 @@ def paths(frames: np.ndarray, headings: Sequence[str], *, side: float) -> Drawn:
         across = 4.6 / (clouds + 1)
         figure = _figure(theme, 4.6, across * times)
         for row in range(times):
-            figure.text(0.01, 1 - (row + 0.5) / times, headings[row], va="center", fontsize=8, color=theme.quiet)
+            figure.text(0.01, 1 - (row + 0.5) / times, headings[row], va="center", fontsize=6.5, color=theme.quiet)
             for column in range(clouds):
                 axes = figure.add_axes(
                     ((column + 0.95) / (clouds + 1), 1 - (row + 1) / times, 1 / (clouds + 1), 1 / times)
