@@ -38,7 +38,7 @@ def page(result: Result) -> report.Page:
         title="Handwritten digits, drawn and judged",
         lead=(
             f"Generators of six kinds, {len(PROCESSES)} in all, trained in plain PyTorch on "
-            f"{len(result.digits.train):,} of scikit-learn's 8 × 8 digits, drew {result.size.images:,} images each "
+            f"{len(result.digits.train):,} of scikit-learn's 8 × 8 digits, drew {result.size.drawn:,} images each "
             "with gmkern. Are the images digits, all kinds of digits, and new ones?"
         ),
         sections=[_verdict(result), _samples(result), _paths(result), _further(result), _times(result)],
@@ -155,9 +155,9 @@ def _verdict(result: Result) -> report.Section:
             )
         ],
         after=[
-            f"k = {NEIGHBOURS}; equal counts, {result.size.images} images a set, as coverage and recall grow with "
-            f"counts. Intervals: percentiles of {result.size.resamples} bootstrap resamples. Held-out digits as clouds "
-            "and back show what the point clouds lose by their raster, however well they are drawn."
+            f"k = {NEIGHBOURS}; equal counts, the first {result.size.images} images of each, as coverage and recall "
+            f"grow with counts. Intervals: percentiles of {result.size.resamples} bootstrap resamples. Held-out digits "
+            "as clouds and back show what the point clouds lose by their raster, however well they are drawn."
         ],
     )
 

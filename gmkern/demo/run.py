@@ -27,8 +27,10 @@ Watch = Callable[[str, int], AbstractContextManager[Advance]]
 class Size:
     """How much to do."""
 
+    drawn: int
+    """Images from each process."""
     images: int
-    """In each set that is judged, the held-out one among them."""
+    """In each set that is judged, the held-out one among them: of a process the first it drew."""
     quick: bool
     """Whether processes are trained for a few seconds only."""
     scored: int
@@ -39,8 +41,8 @@ class Size:
     atom_steps: int
 
 
-FULL = Size(images=500, quick=False, scored=250, resamples=1000, timed=1.0, atom_steps=300)
-QUICK = Size(images=100, quick=True, scored=10, resamples=200, timed=0.01, atom_steps=5)
+FULL = Size(drawn=1000, images=500, quick=False, scored=250, resamples=1000, timed=1.0, atom_steps=300)
+QUICK = Size(drawn=100, images=100, quick=True, scored=10, resamples=200, timed=0.01, atom_steps=5)
 """Undertrained on purpose: a few seconds, to see that everything works."""
 
 
@@ -113,7 +115,7 @@ def run(*, seed: int = 0, size: Size = FULL, watch: Watch | None = None) -> Resu
             judged.append(judge.judge(name, kind, images, digits, resamples=size.resamples))
             advance(1)
         for process, model in zip(PROCESSES, models, strict=True):
-            images = process.draw(model, size.images, seed=seed)
+            images = process.draw(model, size.drawn, seed=seed)[: size.images]
             bits = None if process.bits is None else process.bits(model, digits.held_out[: size.scored])
             judged.append(
                 judge.judge(
