@@ -41,7 +41,8 @@ def evaluate(
     Parameters
     ----------
     generated, train : [N, D] and [M, D], features or raw data; float32, float64, bfloat16 or float16; finite;
-        N, M >= 2. Memory-mapped arrays (``np.load(..., mmap_mode="r")``) are not copied: they may exceed memory.
+        N, M >= 2. Memory-mapped arrays (``np.load(..., mmap_mode="r")``) are not copied: above 8 coordinates, where
+        no tree is built of them, they may exceed memory.
     holdout : [H, D] real samples that were not trained on: judged as the generated ones are, and needed for C_T.
     k : neighbours that a ball reaches to, 1 to min(N, M, H) - 1.
     seed : of the bootstrap, by the noise contract (docs/noise.md).
