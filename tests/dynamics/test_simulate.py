@@ -275,15 +275,19 @@ def test_atoms_that_meet_are_reported_and_stay_in_their_system():
         assert not torch.isfinite(path.positions[1, :2]).any()
 
 
-def test_progress_and_no_steps(capsys):
+def test_progress_and_no_steps(capsys, monkeypatch):
     x = cloud(2, 5)
     path = simulate(Harmonic(), x, integrator=VelocityVerlet(0.1), steps=0, record_every=1)
     assert torch.equal(path.positions, x)
     assert torch.equal(path.velocities, torch.zeros_like(x))
     assert path.frames.shape == (1, 2, 5, 3)
     pytest.importorskip("rich")
+    simulate(Harmonic(), x, integrator=VelocityVerlet(0.1), steps=20, progress=True)
+    assert capsys.readouterr() == ("", "")  # not a terminal: nothing is drawn into it
+    monkeypatch.setenv("FORCE_COLOR", "1")  # by which rich takes it for one
     shown = simulate(Harmonic(), x, integrator=VelocityVerlet(0.1), steps=20, progress=True)
-    assert "simulate" in capsys.readouterr().out
+    drawn = capsys.readouterr()
+    assert drawn.out == "" and "simulate" in drawn.err
     assert torch.equal(shown.positions, simulate(Harmonic(), x, integrator=VelocityVerlet(0.1), steps=20).positions)
 
 

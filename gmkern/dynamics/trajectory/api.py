@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from gmkern import _validate
+from gmkern._progress import bar
 from gmkern.dynamics.fields import Field, Potential, VectorField
 from gmkern.dynamics.integrators import EULER_MARUYAMA, Integrator
 from gmkern.dynamics.systems import positions_of
-from gmkern.dynamics.trajectory import progress as progress_bar
 from gmkern.dynamics.trajectory.follow import (
     LAST_STEP,
     Start,
@@ -95,7 +95,7 @@ def simulate(
         trajectory balance does. Positions and frames then carry no gradient.
     checkpoint_every : with gradients, the state of each such step is kept and the steps between are run again in the
         backward pass; None: about the square root of ``steps``; ``steps`` keeps everything, for speed.
-    progress : whether to draw a bar (needs rich).
+    progress : whether to draw a bar, on a terminal alone (needs rich).
     backend : None, "cpu", "cuda" or "reference". Potentials: None takes the C++ kernels ("cpu"), on CUDA tensors the
         CUDA kernel ("cuda": VelocityVerlet, BAOAB and EulerMaruyama in 2 or 3 dimensions, systems that fit a block's
         shared memory, thousands of atoms), and where those cannot serve the plain-PyTorch "reference". A
@@ -175,9 +175,9 @@ def simulate(
         if v.shape != x.shape or v.dtype != x.dtype or v.device != x.device:
             raise _validate.bad("velocities", v, f"shape {list(x.shape)}, dtype and device of positions")
 
-    with progress_bar.bar(progress, steps) as tick:
+    with bar(progress, "simulate", steps) as show:
         run = Run(
-            integrator.kind, schedule, steps, start_step, record_every, tick, log_prob, detach_path=detach_path,
+            integrator.kind, schedule, steps, start_step, record_every, show, log_prob, detach_path=detach_path,
             checkpoint_every=checkpoint_every,
         )  # fmt: skip
         start = Start(x, v, integrator, masses, seeds, ids)

@@ -210,7 +210,7 @@ def _follow_compiled(
         out = sliced(ops.simulate, kept, start, speeds, first_energy, inverse_masses, model, seeds, ids)
     if not trains or out.frames is None:
         return out
-    quiet = dataclasses.replace(run, tick=lambda done: None)
+    quiet = dataclasses.replace(run, show=lambda done: None)
     again = scored(ops.path_log_prob, quiet, out.frames, model)
     if run.record_every is None:
         return dataclasses.replace(again, x=out.x)

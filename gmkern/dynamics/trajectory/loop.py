@@ -24,7 +24,7 @@ class Run:
     steps: int
     start_step: int
     record_every: int | None
-    tick: Callable[[int], None]  # told of steps done
+    show: Callable[[int], None]  # told how many steps are done
     log_prob: bool
     backward: Backward = field(default_factory=Backward)  # the reversed step, with log_prob
     detach_path: bool = False
@@ -107,7 +107,7 @@ def loop(
             state, more, their = segment(state, done, stop)
         frames += more
         energies += their
-        run.tick(stop - done)
+        run.show(stop)
     return Outcome(
         state.x,
         None if v is None else state.v,

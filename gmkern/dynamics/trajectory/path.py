@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from gmkern import _validate
+from gmkern._progress import bar
 from gmkern.dynamics.fields import Field, Potential, VectorField
 from gmkern.dynamics.integrators import EulerMaruyama
 from gmkern.dynamics.systems import positions_of
-from gmkern.dynamics.trajectory import progress as progress_bar
 from gmkern.dynamics.trajectory.follow import (
     LAST_STEP,
     Start,
@@ -57,7 +57,7 @@ def path_log_prob(
     frames : every state of the path, [F, *positions.shape], as ``simulate(..., record_every=1).frames``: F - 1 steps.
     start_step : the number of the path's first step, for fields and schedules that change with time.
     checkpoint_every : as in :func:`simulate`.
-    progress : whether to draw a bar (needs rich).
+    progress : whether to draw a bar, on a terminal alone (needs rich).
     backend : as in :func:`simulate`; there is no CUDA kernel of this op.
 
     Returns
@@ -103,9 +103,9 @@ def path_log_prob(
     backward = check_backward(backward, integrator, start_step)
     check_log_prob(integrator, schedule)
     none = torch.zeros(rows, dtype=torch.int64, device=x.device)  # no noise is drawn
-    with progress_bar.bar(progress, steps) as tick:
+    with bar(progress, "score", steps) as show:
         run = Run(
-            integrator.kind, schedule, steps, start_step, None, tick, True, checkpoint_every=checkpoint_every
+            integrator.kind, schedule, steps, start_step, None, show, True, checkpoint_every=checkpoint_every
         )  # fmt: skip
         outcome = follow(field, models, Start(x, None, integrator, None, none, none), run, backward, backend, path)
     assert outcome.forward is not None  # log_prob is set

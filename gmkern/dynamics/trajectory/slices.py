@@ -58,7 +58,7 @@ def sliced(
         if x.is_cuda:
             torch.cuda.synchronize(x.device)  # else the queue would outrun Ctrl-C
         done += length
-        run.tick(length)
+        run.show(done)
         length = _next_length(length, time.perf_counter() - began)
     return Outcome(
         state, None if v is None else speeds, frames, energies, *(log_probs if run.log_prob else (None, None))
@@ -85,7 +85,7 @@ def scored(
             _rows(coefficients, done, length), log_probs, run.backward.kind, pin,
         )  # fmt: skip
         done += length
-        run.tick(length)
+        run.show(done)
         length = _next_length(length, time.perf_counter() - began)
     return Outcome(frames[-1], None, None, None, *log_probs)
 
