@@ -67,7 +67,7 @@ Tensor count_within(const Tensor& queries, const Tensor& references, const Tenso
     check_size("radii", radii, 1, per_reference ? p.references : p.queries);
     GM_CHECK(method >= 0 && method <= 4, "method: got ", method, "; takes 0 to 4");
     GM_CHECK((method != 2 && method != 4) || screening_can(p, 1), "method: got ", method,
-             "; takes it for 17 to 2^15 coordinates");
+             "; takes it for 9 to 2^15 coordinates");
     GM_CHECK(method != 3 || tree_can(p), "method: got 3; takes it for up to ", kTreeWidth, " coordinates");
     const bool fp64 = queries.scalar_type() == ScalarType::Double;
     check_dtype("radii", radii, fp64 ? ScalarType::Double : ScalarType::Float);

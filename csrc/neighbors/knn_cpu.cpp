@@ -108,7 +108,7 @@ std::tuple<Tensor, Tensor, Tensor> search(const Tensor& queries, const Tensor& r
     GM_CHECK(method >= 0 && method <= 4, "method: got ", method, "; takes 0 to 4");
     GM_CHECK(metric <= 1 || method <= 1, "method: got ", method, "; takes 0 or 1 for metric ", metric);
     GM_CHECK((method != 2 && method != 4) || screening_can(p, k), "method: got ", method,
-             "; takes it for 17 to 2^15 coordinates and k <= ", kMostScreened);
+             "; takes it for 9 to 2^15 coordinates and k <= ", kMostScreened);
     GM_CHECK(method != 3 || tree_can(p), "method: got 3; takes it for up to ", kTreeWidth, " coordinates");
     return with_points("queries", queries, [&](const auto* x) {
         using T = std::decay_t<decltype(*x)>;

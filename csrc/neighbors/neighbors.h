@@ -103,13 +103,13 @@ struct Quantise {
 // Candidates of each query: |x^ - y^|^2 less the slack, the residual of y, and its number. What lies beyond `reach`
 // cannot matter.
 struct Candidates {
-    float *squares, *residuals;  // [rows, capacity], and 16 more of room
-    uint32_t* index;             // [rows, capacity], and 16 more of room
-    int32_t* counts;             // [rows]; -1: too many, the row is to be done without screening
+    float *squares, *residuals;  // [rows, stride], of which the first `capacity` are used
+    uint32_t* index;             // [rows, stride]
+    int32_t* counts;             // [rows]; -1: too many, the row is to be done another way
     int32_t* next;               // [rows]: the count at which the reach is drawn in
     float* reach;                // [rows]: (k-th smallest upper bound) * stretch + own residual, plus the slack
     const float *own_norm, *own_residual;  // [rows]: the queries' in their lattice
-    int64_t capacity, k;                   // 2 k + 64 <= capacity <= kMostCandidates, a multiple of 16
+    int64_t capacity, stride, k;           // 2 k + 64 <= capacity <= kMostCandidates, a multiple of 16
     float stretch;                         // covers the rounding of the final distances
 };
 
@@ -131,6 +131,8 @@ struct Screen {
     const int64_t* selves;
     int64_t first;  // number of the first reference
     Candidates to;
+    const Candidates* columns;  // of the references, where the queries are their candidates as well; or null
+    int64_t first_query;        // number of the first query
 };
 
 // Row i of a set of points as [width] numbers: in place, or through the scratch.

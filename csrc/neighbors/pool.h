@@ -39,12 +39,13 @@ inline F near_kth_smallest(F* numbers, int64_t n, int64_t k) {
             count += __builtin_popcount(bits_le(x16<F>::load(numbers + i), x16<F>(bound)));
         return count;
     };
-    x16<F> most(F(0));
+    x16<F> most(F(0)), least(kInfinity);
     for (int64_t i = 0; i < n; i += 16) {
         const x16<F> v = x16<F>::load(numbers + i);
         most = select(v < x16<F>(kInfinity), max(most, v), most);
+        least = min(least, v);
     }
-    F low = 0, high = max_lanes(most);
+    F low = -max_lanes(-least), high = max_lanes(most);
     if (within(high) < k) return kInfinity;
     for (int step = 0; step < 16; ++step) {
         const F middle = F(0.5) * low + F(0.5) * high;

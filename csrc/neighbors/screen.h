@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "neighbors/pack.h"
+#include "neighbors/screen_lists.h"
 #include "neighbors/select.h"
 
 namespace gm {
@@ -11,11 +12,14 @@ namespace gm {
 // Whether screening pays: many coordinates, many references, few of them wanted.
 constexpr int64_t kMostScreened = 2048;  // neighbours: their lists stay within kMostCandidates
 constexpr int64_t kMostByBytes = 224;    // neighbours that a list of bytes has room for
+constexpr int64_t kLeastMutual = 192;    // coordinates: below, lists cost what half of the products saves
 inline bool screening_can(const Points& p, int64_t k) {
-    return p.width > kLowWidth && p.width <= kScreenWidth && k <= kMostScreened;
+    return p.width >= kLowWidth && p.width <= kScreenWidth && k <= kMostScreened;
 }
 inline bool screening_pays(const Points& p, int64_t k) {
-    return screening_can(p, k) && p.references >= 512 && 16 * k <= p.references && p.queries >= 16;
+    // Few queries do not make up for putting the references to the lattice, least of all in few coordinates.
+    const int64_t least = p.width <= kLowWidth ? 256 : 16;
+    return screening_can(p, k) && p.references >= 512 && 16 * k <= p.references && p.queries >= least;
 }
 
 // What a search did, summed over its rows.
@@ -146,68 +150,77 @@ inline ScreenBlocking screen_blocking(const Points& p, int64_t queries, bool by_
 // |computed - true| <= gamma |true| / 2 for distances, gamma = (width / 16 + 8) u: on both sides of a comparison.
 inline float screen_stretch(int64_t width) { return 1.0f + 4.0f * static_cast<float>(width / 16 + 8) / (1 << 24); }
 
+// Room in the lists: what nearly all rows need, or more for those that it was too little for.
+inline int64_t screen_capacity(bool by_bytes, bool wide, int64_t k, int64_t width) {
+    const int64_t wanted = by_bytes ? (wide ? 32 * k + 512 + width : 8 * k + 96 + width)
+                           : wide   ? 4 * k + 512
+                                    : 3 * k + 96;
+    return std::min(kMostCandidates, round_up(wanted, kGroup));
+}
+
 // The chosen rows of one batch. done(row, keys, count) for each row found, in parallel; the rows that are not come
 // back.
 template <class F, class T, class Done>
 inline std::vector<int64_t> screen_rows(const T* queries, const T* references, const Points& p, const Rows& chosen,
-                                        bool by_bytes, int64_t k, bool root, bool exclude_self, int64_t block_rows,
-                                        const Done& done, Tally& tally) {
+                                        bool by_bytes, bool wide, int64_t k, bool root, bool exclude_self,
+                                        int64_t block_rows, const Done& done, Tally& tally) {
     using Key = typename KeyOf<F>::type;
     const ScreenBodies<F> bodies;
     const auto screen = GM_CALL_ISA(screen_tile);
     const int64_t bytes = by_bytes ? 1 : 2;
-    const int64_t capacity =
-        std::min(kMostCandidates, round_up(by_bytes ? 32 * k + 512 + p.width : 4 * k + 512, kGroup));
-    const ScreenBlocking blocks = screen_blocking(p, chosen.count, by_bytes, capacity * 12, block_rows);
-    const int64_t slab = blocks.slab, chunk = blocks.chunk, block = blocks.block;
+    const int64_t capacity = screen_capacity(by_bytes, wide, k, p.width);
+    const ScreenBlocking blocks =
+        screen_blocking(p, chosen.count, by_bytes, capacity * CandidateLists::kEntryBytes, block_rows);
+    const int64_t slab = blocks.slab, chunk = blocks.chunk;
     LatticeMemory x(slab, p.width, bytes), y(chunk, p.width, bytes);
-    const auto room = static_cast<size_t>(slab * capacity + kGroup);
-    const std::unique_ptr<float[]> squares(new float[room]), residuals(new float[room]);
-    std::vector<float> reach(static_cast<size_t>(slab));
-    const std::unique_ptr<uint32_t[]> index(new uint32_t[room]);
-    std::vector<int32_t> counts(reach.size()), next(reach.size());
-    std::vector<int64_t> selves(exclude_self ? reach.size() : 0), left;
-    const float stretch = screen_stretch(p.width);
-    const auto candidates = [&](int64_t row) {
-        const int64_t at = row * capacity;
-        const Lattice own = x.at(row);
-        return Candidates{squares.get() + at,
-                          residuals.get() + at,
-                          index.get() + at,
-                          counts.data() + row,
-                          next.data() + row,
-                          reach.data() + row,
-                          own.norms,
-                          own.residuals,
-                          capacity,
-                          k,
-                          stretch};
-    };
+    CandidateLists lists(slab, capacity, k, screen_stretch(p.width));
+    std::vector<int64_t> selves(exclude_self ? static_cast<size_t>(slab) : 0), left;
+    std::vector<int64_t> found(static_cast<size_t>(slab));
     const Unpacked<F, T> context{references, p.dim, p.width};
     const Quantiser<F> quantise{centre_of<F>(references, p), p.dim, p.width, by_bytes};
+    // Within one set a pair of rows meets once and each tells the other, where that pays.
+    const bool within = queries == references && p.queries == p.references && chosen.list == nullptr &&
+                        chunk >= p.references && p.width >= kLeastMutual;
     for (int64_t q = 0; q < chosen.count; q += slab) {
         const int64_t count = std::min(slab, chosen.count - q);
         quantise(x, queries, chosen, q, count, false);
-        for (int64_t i = 0; i < count; ++i) {
-            const auto row = static_cast<size_t>(i);
-            const bool boundless = std::isinf(x.at(i).residuals[0]);  // no lattice for this query
-            counts[row] = boundless ? -1 : 0;
-            next[row] = static_cast<int32_t>(2 * k + 32);
-            reach[row] = boundless ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
-            if (exclude_self) selves[row] = chosen[q + i];
-        }
+        for (int64_t i = 0; i < count; ++i) lists.begin(i, x.at(i));
+        for (size_t i = 0; i < selves.size(); ++i)
+            selves[i] = i < static_cast<size_t>(count) ? chosen[q + static_cast<int64_t>(i)] : -1;
+        // Rows of the slab meet the references [from, to) of the chunk that begins with `base`.
+        const auto meet = [&](int64_t first, int64_t rows, int64_t base, int64_t from, int64_t to, bool both) {
+            for (; from < to; from += blocks.block) {
+                const Candidates columns = both ? lists.at(from - q, x.at(from - q)) : Candidates{};
+                screen({{x.at(first), y.at(from - base), rows, std::min(blocks.block, to - from), p.width,
+                         lists.at(first, x.at(first)).reach, y.at(from - base).residuals, by_bytes},
+                        exclude_self && !both ? selves.data() + first : nullptr,
+                        from,
+                        lists.at(first, x.at(first)),
+                        both ? &columns : nullptr,
+                        q + first});
+            }
+        };
+        const auto meet_all = [&](int64_t base, int64_t from, int64_t to) {
+            parallel_for(0, (count + kScreenQueryTile - 1) / kScreenQueryTile, 1, [&](int64_t begin, int64_t end) {
+                const int64_t first = begin * kScreenQueryTile;
+                meet(first, std::min(end * kScreenQueryTile, count) - first, base, from, to, false);
+            });
+        };
         for (int64_t r = 0; r < p.references; r += chunk) {
             const int64_t held = std::min(chunk, p.references - r);
             if (q == 0 || chunk < p.references) quantise(y, references, Rows{nullptr, p.references}, r, held, true);
-            parallel_for(0, (count + kScreenQueryTile - 1) / kScreenQueryTile, 1, [&](int64_t begin, int64_t end) {
-                const int64_t first = begin * kScreenQueryTile, rows = std::min(end * kScreenQueryTile, count) - first;
-                for (int64_t from = 0; from < held; from += block)
-                    screen({{x.at(first), y.at(from), rows, std::min(block, held - from), p.width, reach.data() + first,
-                             y.at(from).residuals, by_bytes},
-                            exclude_self ? selves.data() + first : nullptr,
-                            r + from,
-                            candidates(first)});
+            const int64_t parts = within ? parts_of(count) : 0;
+            if (parts == 0) {
+                meet_all(r, r, r + held);
+                continue;
+            }
+            const int64_t size = round_up((count + parts - 1) / parts, 4 * kScreenQueryTile);
+            each_meeting(parts, [&](int64_t a, int64_t b) {
+                const int64_t rows = std::min(size, count - a * size), columns = std::min(size, count - b * size);
+                if (rows > 0 && columns > 0) meet(a * size, rows, 0, q + b * size, q + b * size + columns, a != b);
             });
+            meet_all(0, 0, q);
+            meet_all(0, q + count, p.references);
         }
         parallel_for(0, count, 8, [&](int64_t begin, int64_t end) {
             std::vector<F> query(static_cast<size_t>(p.width)), scratch(4 * query.size());
@@ -215,21 +228,18 @@ inline std::vector<int64_t> screen_rows(const T* queries, const T* references, c
             for (int64_t i = begin; i < end; ++i) {
                 const int64_t row = chosen[q + i];
                 pack_rows(query.data(), queries, row, row + 1, 1, p.dim, p.width);
-                const int64_t found = bodies.rerank(
-                    {query.data(), context.rows(), scratch.data(), p.width, candidates(i), root, keys.data()});
-                counts[static_cast<size_t>(i)] = static_cast<int32_t>(found);
-                if (found >= 0) done(row, keys.data(), found);
+                found[static_cast<size_t>(i)] = bodies.rerank(
+                    {query.data(), context.rows(), scratch.data(), p.width, lists.at(i, x.at(i)), root, keys.data()});
+                if (found[static_cast<size_t>(i)] >= 0) done(row, keys.data(), found[static_cast<size_t>(i)]);
             }
         });
         for (int64_t i = 0; i < count; ++i) {
-            const int64_t found = counts[static_cast<size_t>(i)];
-            if (found < 0)
+            if (found[static_cast<size_t>(i)] < 0)
                 left.push_back(chosen[q + i]);
             else
-                tally.candidates += found;
+                tally.candidates += found[static_cast<size_t>(i)];
         }
     }
-    (by_bytes ? tally.by_bytes : tally.by_words) += chosen.count;
     tally.certified += chosen.count - static_cast<int64_t>(left.size());
     return left;
 }
@@ -250,7 +260,7 @@ inline bool words_pay(const T* queries, const T* references, const Points& p, in
     const int64_t near = std::max<int64_t>(1, k * kReferences / p.references);
     Tally tally;
     screen_rows<F>(
-        queries, sample.data(), few, {rows.data(), kQueries}, true, near, true, false, 0,
+        queries, sample.data(), few, {rows.data(), kQueries}, true, true, near, true, false, 0,
         [](int64_t, auto*, int64_t) {}, tally);
     // In cycles of one core (measured): a pair by bytes takes width / 64; an exact distance of rows out of cache
     // width + 400; a row that is not certified, width / 8 for all pairs.
@@ -269,8 +279,13 @@ inline std::vector<int64_t> run_screen(const T* queries, const T* references, co
                                        Tally& tally) {
     const bool by_bytes =
         !words_only && k <= kMostByBytes && GM_CALL_ISA(screen_has_bytes)() && !words_pay<F>(queries, references, p, k);
-    return screen_rows<F>(queries, references, p, {nullptr, p.queries}, by_bytes, k, root, exclude_self, block_rows,
-                          done, tally);
+    const auto rows = [&](const Rows& chosen, bool wide) {
+        return screen_rows<F>(queries, references, p, chosen, by_bytes, wide, k, root, exclude_self, block_rows, done,
+                              tally);
+    };
+    (by_bytes ? tally.by_bytes : tally.by_words) += p.queries;
+    const std::vector<int64_t> crowded = rows({nullptr, p.queries}, false);
+    return crowded.empty() ? crowded : rows({crowded.data(), static_cast<int64_t>(crowded.size())}, true);
 }
 
 }  // namespace gm

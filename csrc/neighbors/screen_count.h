@@ -120,13 +120,14 @@ inline CountBy choose_count(const T* queries, const T* references, const Points&
         return static_cast<double>(open) / static_cast<double>(few.queries * few.references);
     };
     // In cycles of one core for a pair (measured): by bytes width / 64, by words width / 32, by differences width / 10
-    // in tiles and width + 400 alone, out of cache.
+    // in tiles (up to 16 coordinates 2.5, one of which screening takes) and width + 400 alone, out of cache.
     const auto wide = static_cast<double>(p.width);
     const bool has_bytes = GM_CALL_ISA(screen_has_bytes)();
     const double by_bytes = has_bytes ? open_share(true) * (wide + 400) : wide;
     if (by_bytes <= wide / 64) return CountBy::bytes;
     const double by_words = wide / 64 + open_share(false) * (wide + 400);
-    if (!screened && std::min(by_bytes, by_words) > wide * 0.08 + 3) return CountBy::differences;
+    const double gained = p.width <= kLowWidth ? 1.5 : wide * 0.08 + 3;
+    if (!screened && std::min(by_bytes, by_words) > gained) return CountBy::differences;
     return has_bytes && by_bytes <= by_words ? CountBy::bytes : CountBy::words;
 }
 

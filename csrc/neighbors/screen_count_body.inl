@@ -12,7 +12,7 @@ class Counter {
     explicit Counter(const ScreenCount<F>& s) : s_(s) {}
 
     // Counts those of `bits` that are surely in; the others wait for their exact squares.
-    __attribute__((noinline)) void admit(int64_t row, int64_t reference, uint32_t bits, const f32x16& squares) {
+    __attribute__((always_inline)) void admit(int64_t row, int64_t reference, uint32_t bits, const f32x16& squares) {
         if (s_.selves != nullptr) {
             const int64_t self = s_.selves[row] - s_.first - reference;
             if (self >= 0 && self < kGroup) bits &= ~(1u << self);
@@ -23,8 +23,11 @@ class Counter {
             max(squares, zero) * f32x16(1 + 8 * kScreenSlack) + f32x16(11 * kScreenSlack * s_.tile.queries.norms[row]);
         const uint32_t in = bits_not_ge(most, inner * inner) & bits;
         s_.counts[row] += __builtin_popcount(in);
+        if (bits != in) wait(row, reference, bits & ~in);
+    }
+    __attribute__((noinline)) void wait(int64_t row, int64_t reference, uint32_t bits) {
         Waiting& waiting = waiting_[row % kScreenQueries];
-        for (bits &= ~in; bits != 0; bits &= bits - 1)
+        for (; bits != 0; bits &= bits - 1)
             waiting.index[waiting.held++] = static_cast<uint32_t>(s_.first + reference + __builtin_ctz(bits));
         if (waiting.held > kRoom - kGroup) decide(row);
     }

@@ -8,6 +8,11 @@ GM_NAMESPACE_BEGIN
 
 bool screen_has_bytes();  // lattice_body.inl
 
+// How far the lists of the references reach, and the residuals of the queries that they meet.
+struct ScreenColumns {
+    const float *edges, *row_residuals;
+};
+
 #if defined(__AVX512F__)
 constexpr int kScreenQueries = 12, kScreenGroups = 2;  // 24 sums, and half the traffic from cache of 6 by 4
 #elif defined(__AVX2__)
@@ -93,12 +98,17 @@ __attribute__((noinline)) void dot_tile(const typename Dot::Value* x, const type
 }
 
 // Every pair of a tile of queries and a block of references whose S, |x^ - y^|^2 less the slack, is at most
-// (row_edges[i] + edges[j])^2: admit(query, first reference of the group, bits of its lanes, S of its lanes).
-template <class Dot, class Admit>
-inline void screen_pairs_by(const ScreenTile& s, const Admit& admit) {
+// (row_edges[i] + edges[j])^2: admit(query, first reference of the group, bits of its lanes, S of its lanes). With
+// `columns`, those within column_edges[j] + row_residuals[i] as well: admit_columns(the same).
+template <class Dot, bool kColumns, class Admit, class AdmitColumns>
+inline void screen_pairs_by(const ScreenTile& s, const ScreenColumns& columns, const Admit& admit,
+                            const AdmitColumns& admit_columns) {
     constexpr int Q = kScreenQueries, G = kScreenGroups;
     using Value = typename Dot::Value;
+    const float *scales = s.queries.scales, *norms = s.queries.norms, *row_edges = s.row_edges;
     i32x16 sum[Q][G];
+    f32x16 squares[Q];
+    uint32_t bits[Q], column_bits[Q];
     for (int64_t q = 0; q < s.query_count; q += Q) {
         const Value* x = static_cast<const Value*>(s.queries.values) + q * s.width;
         const int rows = static_cast<int>(s.query_count - q < Q ? s.query_count - q : Q);
@@ -111,26 +121,43 @@ inline void screen_pairs_by(const ScreenTile& s, const Admit& admit) {
                 const f32x16 scale = f32x16::load(s.references.scales + at);
                 const f32x16 norm = f32x16::load(s.references.norms + at);
                 const f32x16 edge = f32x16::load(s.edges + at);
+                const f32x16 column = kColumns ? f32x16::load(columns.edges + at) : f32x16(0.0f);
+                uint32_t any = 0;  // without a branch in the loop: few groups hold one that is admitted
+#pragma GCC unroll 12
+                for (int i = 0; i < Q; ++i) {
+                    squares[i] =
+                        (convert<float>(sum[i][g]) * scale * f32x16(scales[q + i]) + norm) + f32x16(norms[q + i]);
+                    const f32x16 reach = edge + f32x16(row_edges[q + i]);
+                    bits[i] = bits_le(squares[i], reach * reach) & used;
+                    any |= bits[i];
+                    if (kColumns) {
+                        const f32x16 other = column + f32x16(columns.row_residuals[q + i]);
+                        column_bits[i] = bits_le(squares[i], other * other) & used;
+                        any |= column_bits[i];
+                    }
+                }
+                if (__builtin_expect(any == 0, 1)) continue;
                 for (int i = 0; i < rows; ++i) {
-                    const f32x16 squares =
-                        (convert<float>(sum[i][g]) * scale * f32x16(s.queries.scales[q + i]) + norm) +
-                        f32x16(s.queries.norms[q + i]);
-                    const f32x16 reach = edge + f32x16(s.row_edges[q + i]);
-                    const uint32_t bits = bits_le(squares, reach * reach) & used;
-                    if (__builtin_expect(bits != 0, 0)) admit(q + i, at, bits, squares);
+                    if (bits[i] != 0) admit(q + i, at, bits[i], squares[i]);
+                    if (kColumns && column_bits[i] != 0) admit_columns(q + i, at, column_bits[i], squares[i]);
                 }
             }
         }
     }
 }
 
+template <bool kColumns, class Admit, class AdmitColumns>
+inline void screen_pairs(const ScreenTile& s, const ScreenColumns& columns, const Admit& admit,
+                         const AdmitColumns& admit_columns) {
+#if defined(__AVX512F__)
+    if (s.bytes) return screen_pairs_by<DotBytes, kColumns>(s, columns, admit, admit_columns);
+    if (screen_has_bytes()) return screen_pairs_by<DotWordsAtOnce, kColumns>(s, columns, admit, admit_columns);
+#endif
+    screen_pairs_by<DotWords, kColumns>(s, columns, admit, admit_columns);
+}
 template <class Admit>
 inline void screen_pairs(const ScreenTile& s, const Admit& admit) {
-#if defined(__AVX512F__)
-    if (s.bytes) return screen_pairs_by<DotBytes>(s, admit);
-    if (screen_has_bytes()) return screen_pairs_by<DotWordsAtOnce>(s, admit);
-#endif
-    screen_pairs_by<DotWords>(s, admit);
+    screen_pairs<false>(s, {}, admit, admit);
 }
 
 // The squares of four pairs at a time: four streams from memory instead of one.

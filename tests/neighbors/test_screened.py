@@ -60,7 +60,7 @@ DATA = {
 @pytest.mark.parametrize("method", [SCREENED, WORDS], ids=["screened", "words"])
 @pytest.mark.parametrize("name", DATA)
 def test_screened_is_direct(name: str, method: int, dtype: torch.dtype) -> None:
-    for m, dim, k in ((700, 17, 1), (1301, 64, 30), (515, 300, 5)):
+    for m, dim, k in ((600, 9, 2), (700, 17, 1), (1301, 64, 30), (515, 300, 5)):
         y = DATA[name](m, dim).to(dtype)
         x = y[: m // 10] + DATA[name](m // 10, dim).to(dtype) * 0.1
         x[::5] = y[: m // 10][::5]  # copies
@@ -80,6 +80,29 @@ def test_every_instruction_set_screens_alike(isa: str) -> None:
     for threads in (1, 2):
         for got in run_isa(isa, code, threads=threads, x=x, y=y):
             assert all(map(torch.equal, got, want))
+
+
+@pytest.mark.parametrize("k", [3, 210])
+@pytest.mark.parametrize("method", [SCREENED, WORDS], ids=["bytes", "words"])
+def test_within_one_set_pairs_tell_both(threads, method: int, k: int) -> None:
+    # Wide and many enough for parts that meet each other. At k = 210 their lists take more than one slab (by words 726
+    # candidates of 12 bytes and 384 bytes a row, in 64 MB). Clusters, copies, points without a lattice and one wide
+    # coordinate, whose rows fail to certify.
+    m, dim = (2300 if k == 3 else 7500), 192
+    y = torch.cat([torch.randn(m - 700, dim), clusters(400, dim), one_wide_coordinate(300, dim)])
+    y[5::7] = y[3]
+    y[m // 2], y[m // 2 + 1] = 1e30, -1e17
+    y = y[torch.randperm(m)]
+    rows = torch.randint(m, (40,))
+    direct = search(y[rows], y, k + 1, DIRECT)
+    for count in (1, 2):
+        threads(count)
+        for exclude_self in (False, True):
+            both, one_way = (search(y, z, k, method, exclude_self=exclude_self) for z in (y, y.clone()))
+            assert all(map(torch.equal, both, one_way))
+        own = search(y, y, k + 1, method)
+        assert torch.equal(own[0][0, rows], direct[0][0])
+        assert torch.equal(own[1][0, rows], direct[1][0])
 
 
 def test_longest_words() -> None:
@@ -122,7 +145,7 @@ def test_the_automatic_choice_at_size(dtype: torch.dtype) -> None:
 
 
 def test_the_op_says_what_it_cannot_screen() -> None:
-    for x, k in ((torch.zeros(5, 16), 1), (torch.zeros(3000, 20), 2049)):
+    for x, k in ((torch.zeros(5, 8), 1), (torch.zeros(3000, 20), 2049)):
         with pytest.raises(RuntimeError, match="method: "):
             search(x, x, k, SCREENED)
     with pytest.raises(RuntimeError, match="method: got 5"):

@@ -67,7 +67,7 @@ def knn(
     Notes
     -----
     Distances are those of the differences, ``sqrt(sum (q_d - r_d)^2)``, summed in one written order without fused
-    operations, and never of ``|q|^2 + |r|^2 - 2 q r``. From 17 coordinates on, where M is large and k small, candidates
+    operations, and never of ``|q|^2 + |r|^2 - 2 q r``. From 9 coordinates on, where M is large and k small, candidates
     are screened by integer dot products under a proven bound, then computed as above: the same bits. The result does
     not depend on threads, blocks, batch, k, instruction set or backend, to the bit. Squares that overflow give infinite
     distances, in the order of their index.
