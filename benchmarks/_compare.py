@@ -8,10 +8,11 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 
@@ -51,6 +52,11 @@ def interleaved(
             times[name].append(time.perf_counter() - begin)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
     return Row(case, medians.pop("gmkern"), medians)
+
+
+def fitted_exponent(sizes: Sequence[float], times: Sequence[float]) -> float:
+    """The slope of log(time) against log(size), by least squares: 1 where time grows with the size."""
+    return float(np.polynomial.Polynomial.fit(np.log(sizes), np.log(times), 1).convert().coef[1])
 
 
 def circumstances(*packages: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """knn on a CPU beside torch.cdist + topk, scikit-learn, SciPy's cKDTree and faiss.
 
-    python benchmarks/bench_neighbors.py [--rounds 5] [--from-dim 1] [--to-dim 4096]   a table of ratios, in turns
+    python benchmarks/bench_neighbors.py [--rounds 5] [--from-dim 1] [--to-dim 4096]   a table of ratios, in turns,
+                                                            and how time grows with N M
     pytest benchmarks/bench_neighbors.py --benchmark-enable            the same cases under pytest-benchmark
 
 Every tool searches from the arrays, building what index it wants. scikit-learn takes its best algorithm
@@ -12,13 +13,15 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import statistics
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from _compare import Row, circumstances, interleaved
+from _compare import Row, circumstances, fitted_exponent, interleaved
 
 from gmkern.neighbors import knn
 
@@ -136,6 +139,24 @@ def table(cases: list[Case], rounds: int) -> list[Row]:
     return rows
 
 
+def growth(dim: int, rounds: int) -> str:
+    """Our time for four sizes of N M up to 16 times the first, by turns growing N and M, and the fitted exponent."""
+    sizes = [(n * 1000, m * 10_000) for n, m in ((4, 2), (8, 2), (8, 4), (16, 8))]
+    x, y = (torch.randn(rows, dim, generator=torch.Generator().manual_seed(rows)) for rows in (16_000, 80_000))
+    knn(x, y, 5)  # the threads are awake
+    medians = []
+    for n, m in sizes:
+        taken = []
+        for _ in range(rounds):
+            begin = time.perf_counter()
+            knn(x[:n], y[:m], 5)
+            taken.append(time.perf_counter() - begin)
+        medians.append(statistics.median(taken))
+    products = [float(n * m) for n, m in sizes]
+    told = ", ".join(f"{n} x {m} {t * 1e3:.0f} ms" for (n, m), t in zip(sizes, medians, strict=True))
+    return f"D={dim} k=5: {told}: N M to the power {fitted_exponent(products, medians):.2f}"
+
+
 @pytest.mark.parametrize("case", [SMALL, *CASES], ids=lambda c: str(c).replace(" ", "-"))
 @pytest.mark.parametrize("tool", ["gmkern", "torch.cdist", "sklearn", "cKDTree", "faiss"])
 def test_knn(benchmark: Any, case: Case, tool: str) -> None:
@@ -159,3 +180,6 @@ if __name__ == "__main__":
     for key, value in circumstances("scikit-learn", "scipy", "faiss-cpu").items():
         print(f"{key}: {value}")
     table([case for case in CASES if given.from_dim <= case.dim <= given.to_dim], given.rounds)
+    for dim in (16, 64, 512, 2048):
+        if given.from_dim <= dim <= given.to_dim:
+            print(growth(dim, given.rounds), flush=True)
