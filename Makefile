@@ -6,7 +6,7 @@
 #   GMKERN_CUDA  1 adds the CUDA kernels (needs nvcc, no GPU)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test build native lint format wheel gpu-check clean
+.PHONY: help demo bench test build native lint format wheel gpu-check clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -27,6 +27,7 @@ WITH_VENV = env PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 help:
 	@echo "make demo       draw samples with the kernels, judge them, write report/"
 	@echo "make test       every test: the suite, Triton in its interpreter, Triton ahead of time"
+	@echo "make bench      the kernels beside what else does their work (BENCH=\"neighbors --quick\" to choose)"
 	@echo "make build      the native library into gmkern/, for development (PYTHON=... to choose the interpreter)"
 	@echo "make lint       ruff, clang-format, mypy          make format     what the first two can mend"
 	@echo "make wheel      a wheel into dist/                make gpu-check  test and time on a GPU"
@@ -34,6 +35,10 @@ help:
 
 demo: native
 	$(PY) -m gmkern demo
+
+BENCH :=
+bench: native
+	$(PY) -m gmkern bench $(BENCH)
 
 # A process to a core, up to 8, and a thread to a process: tests of threads ask for theirs.
 PYTEST = env OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=logical --maxprocesses=8 --dist=worksteal

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+Run = Callable[[], Any]
+
 
 class Row(NamedTuple):
     """Median seconds of ours and of each rival for one case."""
@@ -52,6 +54,15 @@ def interleaved(
             times[name].append(time.perf_counter() - begin)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
     return Row(case, medians.pop("gmkern"), medians)
+
+
+def measured(
+    benchmark: Any, tool: str, tools: dict[str, Run], check: Callable[[str, Any, Any], None], *, rounds: int = 5
+) -> None:
+    """One tool's case under pytest-benchmark, its result checked against that of ``tools["gmkern"]`` before."""
+    check(tool, tools["gmkern"](), tools[tool]())
+    benchmark.extra_info.update(circumstances())
+    benchmark.pedantic(tools[tool], rounds=rounds, warmup_rounds=1)
 
 
 def fitted_exponent(sizes: Sequence[float], times: Sequence[float]) -> float:

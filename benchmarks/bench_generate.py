@@ -1,6 +1,7 @@
 """generate beside Hugging Face's generate, CTranslate2 and a plain PyTorch loop: the same GPT-2 weights, greedy tokens.
 
     python benchmarks/bench_generate.py [--case small] [--rounds 5] [--json FILE]
+    pytest benchmarks/bench_generate.py --benchmark-enable         the same cases, all on torch's threads
 
 First the ceilings of the machine: the bandwidth of the fastest plain read, and the rates of PyTorch's matrix products.
 From them each case's floor: the weights read once a step where they do not fit a cache, or the multiply-adds, whichever
@@ -18,8 +19,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import torch
-from _compare import circumstances
+from _compare import circumstances, measured
 from _generate_rivals import FOUND, Run, _in_torch, rivals
 from timing import matrix_rate, read_bandwidth
 from torch import Tensor
@@ -30,6 +32,8 @@ from gmkern.decode.transformer import ops, packed
 
 GREEDY = SamplingParams(temperature=0.0)
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+LEAST = 0.98
+"""Of a rival's rows, the share whose tokens have to be ours."""
 NEAR = 32 << 20  # bytes of weights that some cache holds
 GPT2: dict[str, Any] = {
     "norm": "layernorm", "activation": "gelu_tanh", "position": "learned", "qkv_bias": True, "bias": True, "bos_id": 0,
@@ -48,6 +52,9 @@ class Case(NamedTuple):
     length: int
     marks: dict[str, float]
     ends: int = 0  # how many tokens end a row; 0: all rows have one length
+
+    def __str__(self) -> str:
+        return f"{self.model} B={self.rows} T={self.length}" + (f" ragged ({self.ends} end tokens)" * (self.ends > 0))
 
 
 CASES = {
@@ -98,13 +105,18 @@ def agreement(done: Generation, tokens: Tensor) -> float:
     return float(((same == done.tokens) | ~done.mask).all(1).double().mean())
 
 
-def measure(case: Case, rounds: int, ceilings: dict[str, float]) -> dict[str, Any]:
+def prepared(case: Case) -> tuple[Transformer, Tensor, list[int]]:
+    """The model of a case, its prompts [rows, 1] and its end tokens."""
     torch.manual_seed(0)
     model = Transformer(MODELS[case.model]).eval()
     with torch.no_grad():
         model.embedding.weight *= 5  # logits far enough apart that greedy tokens are not near ties
     prompts = torch.arange(case.rows).unsqueeze(1) * 7 % MODELS[case.model].vocab_size
-    ends = list(range(1, case.ends + 1))
+    return model, prompts, list(range(1, case.ends + 1))
+
+
+def measure(case: Case, rounds: int, ceilings: dict[str, float]) -> dict[str, Any]:
+    model, prompts, ends = prepared(case)
     cpus = torch.get_num_threads()
 
     def ours(format: str) -> Generation:
@@ -126,7 +138,7 @@ def measure(case: Case, rounds: int, ceilings: dict[str, float]) -> dict[str, An
             times[name].append(clock(run[best[name]]))
     torch.set_num_threads(cpus)
     return {
-        "case": f"{case.model} B={case.rows} T={case.length}" + (f" ragged ({case.ends} end tokens)" if ends else ""),
+        "case": str(case),
         "mean length": float(done["float32"].lengths.double().mean()),
         "seconds": {name: statistics.median(taken) for name, taken in times.items()},
         "threads": best,
@@ -154,7 +166,7 @@ def show(row: dict[str, Any]) -> None:
         else:
             agree = row["rows_that_agree"][name]
             told = f"  gmkern is {taken / own:.2f}x faster" + judged(taken / own, marks.get(name))
-            line += (told if agree >= 0.98 else "") + f"  (rows that agree: {agree:.0%})"
+            line += (told if agree >= LEAST else "") + f"  (rows that agree: {agree:.0%})"
         print(line, flush=True)
 
 
@@ -210,6 +222,29 @@ def main() -> None:
     if arguments.json:
         given = {"facts": facts, "ceilings": ceilings, "results": results}
         arguments.json.write_text(json.dumps(given, indent=1))
+
+
+@pytest.mark.parametrize("case", [case for cases in CASES.values() for case in cases], ids=str)
+@pytest.mark.parametrize("tool", ["gmkern", "torch loop", *FOUND])
+@torch.inference_mode()
+def test_generate(benchmark: Any, case: Case, tool: str) -> None:
+    model, prompts, ends = prepared(case)
+    cpus = torch.get_num_threads()
+    done = generate(model, prompts, max_new_tokens=case.length, params=GREEDY, end_token=ends or None)
+
+    def ours() -> Tensor:
+        return generate(model, prompts, max_new_tokens=case.length, params=GREEDY, end_token=ends or None).tokens
+
+    tools = {"gmkern": ours} | {
+        name: run[cpus] for name, run in rivals(model, prompts, case.length, ends, cpus).items()
+    }
+    if tool not in tools:
+        pytest.skip(f"{tool} is not installed")
+
+    def check(name: str, _: Tensor, tokens: Tensor) -> None:
+        assert agreement(done, tokens) >= LEAST, f"{name}: other tokens than ours"
+
+    measured(benchmark, tool, tools, check, rounds=3)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """decode.sample beside what one would write instead, in one process, interleaved, medians.
 
     python benchmarks/bench_sample.py [--rows 8] [--repeats 15]
+    pytest benchmarks/bench_sample.py --benchmark-enable           eight rows under pytest-benchmark
 
 Rivals: torch.multinomial of a softmax (unfiltered), and sort, cumulative sum, mask, softmax, multinomial (filtered),
 each followed by the log-probability that sample returns as well. Before a ratio is printed, the drawn tokens are
@@ -16,11 +17,24 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
+from _compare import measured
 
 import gmkern
 from gmkern.decode import SamplingParams, sample, token_logprobs
+
+VOCABULARIES = (17, 1024, 50_257, 128_256)
+CASES = {
+    "none": SamplingParams(),
+    "T=0.8": SamplingParams(0.8),
+    "top_k=50": SamplingParams(top_k=50),
+    "top_p=0.9": SamplingParams(top_p=0.9),
+    "T=0.8 k=50 p=0.95": SamplingParams(0.8, 50, 0.95),
+    "min_p=0.05": SamplingParams(min_p=0.05),
+}
 
 
 def multinomial(logits: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--vocab", type=int, nargs="+", default=[17, 1024, 50_257, 128_256])
+    parser.add_argument("--vocab", type=int, nargs="+", default=VOCABULARIES)
     given = parser.parse_args()
     torch.manual_seed(0)
     print(
@@ -78,19 +92,11 @@ def main() -> None:
     print(
         f"{'vocabulary':>10} {'spread':>6}  {'filters':<22} {'sample':>10} {'PyTorch':>10} {'ratio':>7} {'of read':>8}"
     )
-    cases = {
-        "none": SamplingParams(),
-        "T=0.8": SamplingParams(0.8),
-        "top_k=50": SamplingParams(top_k=50),
-        "top_p=0.9": SamplingParams(top_p=0.9),
-        "T=0.8 k=50 p=0.95": SamplingParams(0.8, 50, 0.95),
-        "min_p=0.05": SamplingParams(min_p=0.05),
-    }
     for vocab in given.vocab:
         for spread in (1.0, 4.0):
             logits = spread * torch.randn(given.rows, vocab)
             ids = torch.arange(given.rows)
-            for name, params in cases.items():
+            for name, params in CASES.items():
                 check(logits, params, ids)
                 ours, rival, read = medians(
                     [
@@ -104,6 +110,20 @@ def main() -> None:
                     f"{vocab:>10} {spread:>6}  {name:<22} {ours * 1e3:>8.3f}ms {rival * 1e3:>8.3f}ms "
                     f"{rival / ours:>6.1f}x {read / ours:>7.0%}"
                 )
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("vocab", VOCABULARIES)
+@pytest.mark.parametrize("tool", ["gmkern", "PyTorch"])
+def test_sample(benchmark: Any, case: str, vocab: int, tool: str) -> None:
+    torch.manual_seed(0)
+    logits, ids, params = 4 * torch.randn(8, vocab), torch.arange(8), CASES[case]
+    check(logits, params, ids)
+    tools: dict[str, Callable[[], Any]] = {
+        "gmkern": lambda: sample(logits, params, seed=1, sample_ids=ids, step=0),
+        "PyTorch": lambda: multinomial(logits, params),
+    }
+    measured(benchmark, tool, tools, lambda *_: None, rounds=15)
 
 
 if __name__ == "__main__":

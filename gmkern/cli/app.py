@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from gmkern._version import __version__
+from gmkern.cli.bench import bench
 from gmkern.cli.demo import demo
 from gmkern.cli.evaluate import evaluate
 from gmkern.cli.generate import generate
@@ -39,6 +40,7 @@ def app() -> None:
     """
 
 
+app.add_command(bench)
 app.add_command(demo)
 app.add_command(evaluate)
 app.add_command(generate)

@@ -45,7 +45,7 @@ Examples:
 @click.option("--quick", is_flag=True, help="Train for a few seconds only: the images will be poor.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON, not as tables.")
 def demo(out: Path, seed: int, quick: bool, as_json: bool) -> None:
-    """Train generators of six kinds on handwritten digits, draw from them, judge what they drew.
+    """Train seven small generators on handwritten digits, draw from them, judge what they drew.
 
     Noise through a decoder; images pixel by pixel; images and clouds of points along learnt force fields; new images
     from ten that are shown; a mixture of Gaussians and a Boltzmann machine. What they draw is judged for fidelity,

@@ -1,4 +1,4 @@
-"""The main job on real data: train six kinds of generators on digits, draw from them, judge what they drew."""
+"""The main job on real data: train seven generators on digits, draw from them, judge what they drew."""
 
 from gmkern.demo.run import FULL, QUICK, Result, Size, run
 

@@ -37,7 +37,7 @@ def page(result: Result) -> report.Page:
     return report.Page(
         title="Handwritten digits, drawn and judged",
         lead=(
-            f"Generators of six kinds, {len(PROCESSES)} in all, trained in plain PyTorch on "
+            f"{len(PROCESSES)} small generators, trained in plain PyTorch on "
             f"{len(result.digits.train):,} of scikit-learn's 8 × 8 digits, drew {result.size.drawn:,} images each "
             "with gmkern. Are the images digits, all kinds of digits, and new ones?"
         ),

@@ -51,7 +51,7 @@ def test_a_wrong_instruction_set_is_named(tmp_path, command):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", [(), ("info",), ("demo",), ("evaluate",), ("generate",), ("simulate",)])
+@pytest.mark.parametrize("command", [(), ("info",), ("bench",), ("demo",), ("evaluate",), ("generate",), ("simulate",)])
 def test_help_explains_and_has_examples(command):
     done = CliRunner().invoke(app, [*command, "--help"])
     assert done.exit_code == 0
