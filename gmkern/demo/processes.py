@@ -77,11 +77,11 @@ PROCESSES = (
     Process(
         "point clouds",
         "dynamics.simulate",
-        f"{clouds.POINTS} random points in the plane, moved by a learnt force field that is told which digit to draw, "
-        "then rasterised",
+        f"{clouds.POINTS} points in the plane, each at random in a cell of its own, moved by a learnt force field that "
+        "is told which digit to draw, then rasterised",
         clouds.train,
         clouds.draw,
-        steps=600,
+        steps=1000,
         quick=5,
         timed=50,
     ),
