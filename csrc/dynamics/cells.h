@@ -19,14 +19,14 @@ struct Frame {
 
 class Cells {
  public:
-    // positions [count, dim], cutoff > 0
+    // positions [count, dim], cutoff > 0; cells are about a cutoff over `cuts` wide
     template <class R>
-    Cells(const R* positions, int64_t count, int64_t dim, const Frame& frame, double cutoff)
+    Cells(const R* positions, int64_t count, int64_t dim, const Frame& frame, double cutoff, double cuts = 2.0)
         : count_(count), frame_(frame), x_(static_cast<size_t>(3 * count), 0.0) {
         for (int64_t i = 0; i < count; ++i)
             for (int64_t d = 0; d < dim; ++d) x_[index(3 * i + d)] = static_cast<double>(positions[i * dim + d]);
         const std::vector<double> fraction = fractions();
-        cut(cutoff);
+        cut(cutoff, cuts);
         sort(fraction);
         place(cutoff);
     }
@@ -124,15 +124,15 @@ class Cells {
         }
         return fraction;
     }
-    // Parts about half a cutoff wide, where there are atoms enough to fill them.
-    void cut(double cutoff) {
+    // Parts as wide as asked for, where there are atoms enough to fill them.
+    void cut(double cutoff, double cuts) {
         double apart[3];  // of the ends of an axis, at right angles to the two others
         int64_t all = 1;
         for (int k = 0; k < 3; ++k) {
             const double* f = frame_.fractions[k];
             const double size = std::sqrt((f[0] * f[0] + f[1] * f[1]) + f[2] * f[2]);
             apart[k] = size > 0.0 ? length_[k] / size : 0.0;
-            const double wanted = std::floor(apart[k] / (0.5 * cutoff));
+            const double wanted = std::floor(apart[k] * cuts / cutoff);
             parts_[k] = static_cast<int64_t>(std::min(std::max(wanted, 1.0), 1048576.0));
         }
         for (all = parts_[0] * parts_[1] * parts_[2]; all > count_ + 64; all = parts_[0] * parts_[1] * parts_[2]) {

@@ -5,6 +5,7 @@
 
 #include "common/isa.h"
 #include "common/macros.h"
+#include "dynamics/near.h"
 
 namespace gm {
 
@@ -65,6 +66,8 @@ struct SystemArgs {
     int64_t seed, id;
     uint32_t step;
     R *x, *v;  // [count, D]
+    Crew crew;
+    Neighbors<R>* near;  // or nullptr
 };
 
 // Scratch of one thread, in numbers of R, for a system of `count` atoms.
@@ -94,6 +97,8 @@ struct EnergyArgs {
     double by_energy;
     double* parameters;  // or nullptr
     R *energy, *out;
+    Crew crew;
+    Neighbors<R>* near;  // or nullptr
 };
 GM_DECLARE_ISA(void, energy_forces_fp32, (const EnergyArgs<float>&, float*))
 GM_DECLARE_ISA(void, energy_forces_fp64, (const EnergyArgs<double>&, double*))

@@ -11,7 +11,7 @@ void energy_forces(const EnergyArgs<R>& a, R* scratch) {
     R *x = scratch, *f = x + dim * stride, *u = f + dim * stride, *e = u + dim * stride;
     for (int64_t i = 0; i < 2 * dim * stride; ++i) x[i] = R(0);
     to_arrays(a.x, a.count, dim, stride, x);
-    SystemField<R> field(a.field, a.index, a.first, a.count, scratch + energy_scratch(a.count, dim));
+    SystemField<R> field(a.field, a.index, a.first, a.count, a.crew, a.near, scratch + energy_scratch(a.count, dim));
     if (a.u != nullptr) {
         for (int64_t i = 0; i < dim * stride; ++i) u[i] = R(0);
         to_arrays(a.u, a.count, dim, stride, u);

@@ -2,24 +2,43 @@
 
 #include <tuple>
 
-#include "dynamics/batch.h"
-#include "dynamics/workers.h"
+#include "dynamics/verlet.h"
 
 namespace gm {
 namespace {
+
+constexpr int64_t kFewestListed = 1000;  // atoms, from where on lists for one look are worth their making
+
+// Where a system is computed.
+template <class R>
+struct Place {
+    R* scratch;
+    Crew crew;
+    Neighbors<R>* near;
+};
+// f(system, place) for each
+template <class R, class F>
+void each_system(const Batch& b, ScalarType dtype, bool with_slopes, const F& f) {
+    const Workers workers(b.systems, b.largest);
+    std::vector<VerletLists<R>> lists = lists_of<R>(workers, b, kFewestListed, 0.0);
+    workers.each<R>(energy_scratch(b.largest, b.field.dim) + field_scratch(b.field, b.largest, with_slopes), dtype,
+                    [&](int64_t s, R* scratch, const Crew& crew, int64_t team) {
+                        const int64_t count = b.ptr[s + 1] - b.ptr[s];
+                        f(s, Place<R>{scratch, crew, lists[static_cast<size_t>(team)].of(s, count, crew)});
+                    });
+}
 
 template <class R>
 void run(void (*body)(const EnergyArgs<R>&, R*), const Batch& b, const Tensor& positions, Tensor& energy,
          Tensor& forces) {
     const R* x = positions.const_data_ptr<R>();
     R *e = energy.mutable_data_ptr<R>(), *to = forces.mutable_data_ptr<R>();
-    const int64_t dim = b.field.dim;
-    for_each_system<R>(
-        b.systems, energy_scratch(b.largest, dim) + field_scratch(b.field, b.largest, false), positions.scalar_type(),
-        [&](int64_t s, R* scratch) {
-            const int64_t first = b.ptr[s], at = first * dim;
-            body({b.field, s, first, b.ptr[s + 1] - first, x + at, nullptr, 0.0, nullptr, e + s, to + at}, scratch);
-        });
+    each_system<R>(b, positions.scalar_type(), false, [&](int64_t s, const Place<R>& at) {
+        const int64_t first = b.ptr[s], row = first * b.field.dim;
+        body({b.field, s, first, b.ptr[s + 1] - first, x + row, nullptr, 0.0, nullptr, e + s, to + row, at.crew,
+              at.near},
+             at.scratch);
+    });
 }
 
 // Slopes of the parameters come one system after another, and are summed in that order.
@@ -29,16 +48,14 @@ void run_backward(void (*body)(const EnergyArgs<R>&, R*), const Batch& b, const 
     const R *x = positions.const_data_ptr<R>(), *u = grad_forces.const_data_ptr<R>(),
             *by_energy = grad_energy.const_data_ptr<R>();
     R* to = out.mutable_data_ptr<R>();
-    const int64_t dim = b.field.dim;
     double* sums = slopes.numel() > 0 ? slopes.mutable_data_ptr<double>() : nullptr;
-    for_each_system<R>(b.systems, energy_scratch(b.largest, dim) + field_scratch(b.field, b.largest, true),
-                       positions.scalar_type(), [&](int64_t s, R* scratch) {
-                           const int64_t first = b.ptr[s], at = first * dim;
-                           double* own = sums == nullptr ? nullptr : sums + s * b.field.parameter_count;
-                           body({b.field, s, first, b.ptr[s + 1] - first, x + at, u + at,
-                                 static_cast<double>(by_energy[s]), own, nullptr, to + at},
-                                scratch);
-                       });
+    each_system<R>(b, positions.scalar_type(), true, [&](int64_t s, const Place<R>& at) {
+        const int64_t first = b.ptr[s], row = first * b.field.dim;
+        double* own = sums == nullptr ? nullptr : sums + s * b.field.parameter_count;
+        body({b.field, s, first, b.ptr[s + 1] - first, x + row, u + row, static_cast<double>(by_energy[s]), own,
+              nullptr, to + row, at.crew, at.near},
+             at.scratch);
+    });
 }
 
 std::tuple<Tensor, Tensor> energy_and_forces(const Tensor& positions, const Tensor& system_ptr, const Tensor& types,

@@ -10,6 +10,7 @@
 #include "common/check.h"
 #include "common/parallel.h"
 #include "dynamics/cells.h"
+#include "dynamics/rising.h"
 
 namespace gm {
 namespace {
@@ -45,33 +46,20 @@ inline void copy_axes(const From* from, int64_t dim, To* to) {
     if (dim > 2) to[2] = static_cast<To>(from[2]);
 }
 
-// Puts what one query found in order: by bits set for the atoms and read from the first word on, a summary saying which
-// words have some. Images of one atom come by rising image already.
+// Puts what one query found in order. Images of one atom come by rising image already.
 class Order {
  public:
-    explicit Order(int64_t atoms)
-        : bits_(words(atoms), 0),
-          summary_(words(static_cast<int64_t>(bits_.size())), 0),
-          place_(static_cast<size_t>(atoms)) {}
+    explicit Order(int64_t atoms) : rising_(atoms), place_(static_cast<size_t>(atoms)) {}
 
     void append(const std::vector<Found>& found, std::vector<Found>& to) {
         bool once = true;
         for (size_t n = 0; n < found.size(); ++n) {
-            const auto atom = static_cast<uint32_t>(found[n].to);
-            const uint64_t bit = uint64_t{1} << (atom & 63);
-            once &= (bits_[atom >> 6] & bit) == 0;
-            bits_[atom >> 6] |= bit;
-            summary_[atom >> 12] |= uint64_t{1} << (atom >> 6 & 63);
-            place_[atom] = static_cast<int32_t>(n);
+            once &= rising_.add(found[n].to);
+            place_[static_cast<size_t>(found[n].to)] = static_cast<int32_t>(n);
         }
-        for (size_t high = 0; high < summary_.size(); ++high)
-            for (; summary_[high] != 0; summary_[high] &= summary_[high] - 1) {
-                const size_t word = high << 6 | static_cast<size_t>(__builtin_ctzll(summary_[high]));
-                for (; bits_[word] != 0; bits_[word] &= bits_[word] - 1)
-                    if (once)
-                        to.push_back(found[static_cast<size_t>(
-                            place_[word << 6 | static_cast<size_t>(__builtin_ctzll(bits_[word]))])]);
-            }
+        rising_.take([&](int32_t atom) {
+            if (once) to.push_back(found[static_cast<size_t>(place_[static_cast<size_t>(atom)])]);
+        });
         if (once) return;
         const size_t before = to.size();
         to.insert(to.end(), found.begin(), found.end());
@@ -80,8 +68,7 @@ class Order {
     }
 
  private:
-    static size_t words(int64_t bits) { return static_cast<size_t>((bits + 63) / 64); }
-    std::vector<uint64_t> bits_, summary_;
+    Rising rising_;
     std::vector<int32_t> place_;
 };
 

@@ -12,6 +12,7 @@
 #include "dynamics/box.h"
 #include "dynamics/dynamics.h"
 #include "dynamics/learned.h"
+#include "dynamics/near.h"
 
 GM_NAMESPACE_BEGIN
 
@@ -57,6 +58,91 @@ struct SweepArgs {
     R by_energy;
 };
 
+// Where parameters towards the lanes' own atoms j lie; nullptr: all from 0.
+struct LaneRows {
+    const int64_t* of = nullptr;
+};
+template <class R>
+GM_HD x16<R> load_at(const R* from, int64_t row, int64_t at) {
+    return x16<R>::load(from + row + at);
+}
+template <class R>
+GM_HD void store_at(R* to, int64_t row, int64_t at, x16<R> value) {
+    value.store(to + row + at);
+}
+template <class R>
+GM_HD x16<R> load_at(const R* from, const LaneRows& rows, int64_t at) {
+    if (rows.of == nullptr) return x16<R>::load(from + at);
+    alignas(64) R values[16];
+    for (int l = 0; l < 16; ++l) values[l] = from[rows.of[l] + at + l];
+    return x16<R>::load(values);
+}
+template <class R>
+GM_HD void store_at(R* to, const LaneRows& rows, int64_t at, x16<R> value) {
+    if (rows.of == nullptr) return value.store(to + at);
+    alignas(64) R values[16];
+    value.store(values);
+    for (int l = 0; l < 16; ++l) to[rows.of[l] + at + l] = values[l];
+}
+
+template <class V>
+GM_HD V dot(const Vector<V, 3>& a, const Vector<V, 3>& b) {
+    V sum = a.c[0] * b.c[0];
+    GM_UNROLL
+    for (int c = 1; c < 3; ++c) sum = fma(a.c[c], b.c[c], sum);
+    return sum;
+}
+
+// Sixteen atoms i, and the sums over what they meet.
+template <class R>
+struct PairSums {
+    using V = x16<R>;
+    using Vector3 = Vector<V, 3>;
+    using Mask = x16<typename MaskOf<R>::type>;
+    Vector3 x, u, sum;
+    V energy;
+
+    template <Want want>
+    GM_HD void start(const SweepArgs<R>& a, int64_t i) {
+        GM_UNROLL
+        for (int d = 0; d < 3; ++d) {
+            x.c[d] = V::load(a.x[d] + i);
+            if (want == Want::adjoint) u.c[d] = V::load(a.u[d] + i);
+            sum.c[d] = V(R(0));
+        }
+        energy = V(R(0));
+    }
+    // An atom j in each lane, x_i - x_j = d and u_i - u_j = du; where some are the atom itself, `self` says which.
+    template <Want want, class Pairs, class Rows>
+    GM_HD void add(const Pairs& pairs, const Rows& rows, int64_t i, V by_energy, const Vector3& d, const Vector3& du,
+                   V r2, bool some, Mask self) {
+        V along = V(R(0)), mine = V(R(1));
+        if (want == Want::adjoint) {
+            if (some) mine = select(self, V(R(0)), mine);
+            along = dot(d, du);
+        }
+        PairValues<V> v = pairs.template values<want>(rows, i, r2, by_energy, along, mine);
+        if (want == Want::adjoint) {
+            along = fma(along + along, v.slope, -(by_energy * v.pull));
+            GM_UNROLL
+            for (int c = 0; c < 3; ++c) sum.c[c] = sum.c[c] + fma(along, d.c[c], v.pull * du.c[c]);
+        } else {
+            GM_UNROLL
+            for (int c = 0; c < 3; ++c) sum.c[c] = fma(v.pull, d.c[c], sum.c[c]);
+        }
+        if (want == Want::forces_and_energy) {
+            if (some) v.energy = select(self, V(R(0)), v.energy);
+            energy = energy + v.energy;
+        }
+    }
+    template <Want want>
+    GM_HD void store(const SweepArgs<R>& a, int64_t i) const {
+        GM_UNROLL
+        for (int d = 0; d < 3; ++d) sum.c[d].store(a.f[d] + i);
+        if (want == Want::forces_and_energy) energy.store(a.e + i);
+    }
+};
+
 // One Lennard-Jones without a cutoff, types or a box: all that the inner loop does.
 template <class R>
 struct PlainPairs {
@@ -65,6 +151,7 @@ struct PlainPairs {
     static constexpr bool kPlain = true;
     struct Row {};
     GM_HD Row row(int64_t) const { return {}; }
+    GM_HD void wrap(Vector<V, 3>&) const {}
     template <Want want>
     GM_HD PairValues<V> values(Row, int64_t, V r2, V, V, V) const {
         return pair_values<want == Want::forces_and_energy, false>(kLennardJones, 0, term, r2, reciprocal(r2));
@@ -87,21 +174,31 @@ struct PairTable {
     bool periodic = false;
     static constexpr bool kPlain = false;
 
-    // Where the parameters lie that meet atom j.
+    // Where the parameters lie that meet atom j, or an atom in each lane: then `places` has room for sixteen.
     GM_HD int64_t row(int64_t j) const { return types == nullptr ? 0 : types[j] * count * kPairParameters * stride; }
+    GM_HD LaneRows rows(const int32_t* j, int64_t* places) const {
+        if (types == nullptr) return {};
+        for (int l = 0; l < 16; ++l) places[l] = row(j[l]);
+        return {places};
+    }
+    GM_HD void wrap(Vector<V, 3>& d) const {
+        if (periodic) box.nearest_image(d);
+    }
+    template <class Rows>
     struct Parameters {
         const R* from;
-        int64_t stride;
-        GM_HD V operator()(int k) const { return V::load(from + k * stride); }
+        const Rows& row;
+        int64_t at, stride;
+        GM_HD V operator()(int k) const { return load_at(from, row, at + k * stride); }
     };
     // A distance that is NaN is not beyond the cutoff: NaN goes on. by_pull: an adjoint's (x_i - x_j)(u_i - u_j).
-    template <Want want>
-    GM_HD PairValues<V> values(int64_t row, int64_t i, V r2, V by_energy, V by_pull, V mine) const {
+    template <Want want, class Rows>
+    GM_HD PairValues<V> values(const Rows& row, int64_t i, V r2, V by_energy, V by_pull, V mine) const {
         const V zero = V(R(0)), inverse_r2 = reciprocal(r2);
         PairValues<V> sum = {zero, zero, zero};
         for (int64_t t = 0; t < count; ++t) {
-            const int64_t at = row + t * kPairParameters * stride + i;
-            const Parameters p = {table + at, stride};
+            const int64_t at = t * kPairParameters * stride + i;
+            const Parameters<Rows> p = {table, row, at, stride};
             constexpr bool kEnergy = want == Want::forces_and_energy, kSlope = want == Want::adjoint;
             const bool learned = kind[t] == kLearned;
             const PairValues<V> v = learned ? learned_values<kEnergy, kSlope>(p, nodes[t], r2, inverse_r2)
@@ -119,19 +216,18 @@ struct PairTable {
             }
             const ParameterSlopes<V> s =
                 pair_parameter_slopes(kind[t], exponent[t], p, r2, inverse_r2, by_energy, by_pull);
-            R* to = slopes + at;
             for (int k = 0; k < 4; ++k) {
-                const V grown = V::load(to + k * stride) + select(outside, zero, s.of[k] * mine);
-                grown.store(to + k * stride);
+                const V old = load_at(static_cast<const R*>(slopes), row, at + k * stride);
+                store_at(slopes, row, at + k * stride, old + select(outside, zero, s.of[k] * mine));
             }
-            to += kTaken * stride;
-            (V::load(to) - select(outside, zero, by_energy * mine)).store(to);
+            const V old = load_at(static_cast<const R*>(slopes), row, at + kTaken * stride);
+            store_at(slopes, row, at + kTaken * stride, old - select(outside, zero, by_energy * mine));
         }
         return sum;
     }
 };
 
-// Pair sums of one system.
+// All pairs of one system.
 template <class R, class Pairs>
 struct PairSweep {
     using V = x16<R>;
@@ -139,14 +235,8 @@ struct PairSweep {
     const Pairs& pairs;
     const SweepArgs<R>& a;
 
-    template <int U>
-    struct Tile {  // U * 16 atoms i
-        Vector3 x[U], u[U], sum[U];
-        V energy[U];
-    };
-
     template <Want want, int U>
-    GM_HD void meet(Tile<U>& tile, int64_t i0, int64_t j, bool diagonal) const {
+    GM_HD void meet(PairSums<R>* tile, int64_t i0, int64_t j, bool diagonal) const {
         Vector3 xj, uj;
         GM_UNROLL
         for (int d = 0; d < 3; ++d) {
@@ -158,49 +248,26 @@ struct PairSweep {
         for (int b = 0; b < U; ++b) {
             Vector3 d, du;
             GM_UNROLL
-            for (int c = 0; c < 3; ++c) d.c[c] = tile.x[b].c[c] - xj.c[c];
-            wrap(pairs, d);
-            V r2 = dot(d, d), along = V(R(0)), mine = V(R(1));
-            MaskOfLanes self;
+            for (int c = 0; c < 3; ++c) {
+                d.c[c] = tile[b].x.c[c] - xj.c[c];
+                if (want == Want::adjoint) du.c[c] = tile[b].u.c[c] - uj.c[c];
+            }
+            pairs.wrap(d);
+            V r2 = dot(d, d);
+            typename PairSums<R>::Mask self;
             if (diagonal) {
                 self = convert<R>(iota<Index>()) == V(static_cast<R>(j - i0 - 16 * b));
                 r2 = select(self, V(R(1)), r2);  // then d = 0, and nothing is added
-                if (want == Want::adjoint) mine = select(self, V(R(0)), mine);
             }
-            if (want == Want::adjoint) {
-                GM_UNROLL
-                for (int c = 0; c < 3; ++c) du.c[c] = tile.u[b].c[c] - uj.c[c];
-                along = dot(d, du);
-            }
-            PairValues<V> v = pairs.template values<want>(row, i0 + 16 * b, r2, V(a.by_energy), along, mine);
-            if (want == Want::adjoint) {
-                along = fma(along + along, v.slope, -(V(a.by_energy) * v.pull));
-                GM_UNROLL
-                for (int c = 0; c < 3; ++c) tile.sum[b].c[c] = tile.sum[b].c[c] + fma(along, d.c[c], v.pull * du.c[c]);
-            } else {
-                GM_UNROLL
-                for (int c = 0; c < 3; ++c) tile.sum[b].c[c] = fma(v.pull, d.c[c], tile.sum[b].c[c]);
-            }
-            if (want == Want::forces_and_energy) {
-                if (diagonal) v.energy = select(self, V(R(0)), v.energy);
-                tile.energy[b] = tile.energy[b] + v.energy;
-            }
+            tile[b].template add<want>(pairs, row, i0 + 16 * b, V(a.by_energy), d, du, r2, diagonal, self);
         }
     }
 
     template <Want want, int U>
     void rows(int64_t i0) const {
-        Tile<U> tile;
+        PairSums<R> tile[U];
         GM_UNROLL
-        for (int b = 0; b < U; ++b) {
-            GM_UNROLL
-            for (int d = 0; d < 3; ++d) {
-                tile.x[b].c[d] = V::load(a.x[d] + i0 + 16 * b);
-                if (want == Want::adjoint) tile.u[b].c[d] = V::load(a.u[d] + i0 + 16 * b);
-                tile.sum[b].c[d] = V(R(0));
-            }
-            tile.energy[b] = V(R(0));
-        }
+        for (int b = 0; b < U; ++b) tile[b].template start<want>(a, i0 + 16 * b);
         const int64_t end = i0 + 16 * U < a.count ? i0 + 16 * U : a.count;
         if (Pairs::kPlain) {  // a loop each, without a question in it
             int64_t j = 0;
@@ -211,40 +278,29 @@ struct PairSweep {
             for (int64_t j = 0; j < a.count; ++j) meet<want, U>(tile, i0, j, j >= i0 && j < end);
         }
         GM_UNROLL
-        for (int b = 0; b < U; ++b) {
-            GM_UNROLL
-            for (int d = 0; d < 3; ++d) tile.sum[b].c[d].store(a.f[d] + i0 + 16 * b);
-            if (want == Want::forces_and_energy) tile.energy[b].store(a.e + i0 + 16 * b);
-        }
+        for (int b = 0; b < U; ++b) tile[b].template store<want>(a, i0 + 16 * b);
     }
 
     template <Want want>
-    void run() const {
-        int64_t i0 = 0;
-        if (kTwo)
-            for (; i0 + 16 < a.count; i0 += 32) rows<want, 2>(i0);
-        for (; i0 < a.count; i0 += 16) rows<want, 1>(i0);
+    void run(const Crew& crew) const {
+        constexpr int64_t kAtoms = kTwo ? 32 : 16;
+        shared(crew, (a.count + kAtoms - 1) / kAtoms, [&](int64_t t, int64_t) {
+            const int64_t i0 = kAtoms * t;
+            if (kTwo && i0 + 16 < a.count)
+                rows<want, kTwo ? 2 : 1>(i0);
+            else
+                rows<want, 1>(i0);
+        });
     }
 
  private:
     using Index = typename MaskOf<R>::type;
-    using MaskOfLanes = x16<Index>;
 #if defined(__AVX512F__)
     // two tiles fit the registers, and share the loads of atom j
     static constexpr bool kTwo = sizeof(R) == 4 && Pairs::kPlain;
 #else
     static constexpr bool kTwo = false;
 #endif
-    static GM_HD void wrap(const PlainPairs<R>&, Vector3&) {}
-    static GM_HD void wrap(const PairTable<R>& table, Vector3& d) {
-        if (table.periodic) table.box.nearest_image(d);
-    }
-    static GM_HD V dot(const Vector3& a, const Vector3& b) {
-        V sum = a.c[0] * b.c[0];
-        GM_UNROLL
-        for (int c = 1; c < 3; ++c) sum = fma(a.c[c], b.c[c], sum);
-        return sum;
-    }
 };
 
 }  // namespace

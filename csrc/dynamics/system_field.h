@@ -2,7 +2,7 @@
 // one place where dimension, box and terms choose the sweep. For body files.
 #pragma once
 
-#include "dynamics/pair_sweep.h"
+#include "dynamics/near_sweep.h"
 
 GM_NAMESPACE_BEGIN
 
@@ -44,12 +44,20 @@ struct SystemField {
     int64_t count, stride;
     PairTable<R> pairs;
     PlainPairs<R> plain;
-    bool is_plain = false;
+    bool is_plain = false, is_cut = false;
+    CutPairs<R> cut;  // where is_cut
+    const Crew crew;
+    Neighbors<R>* const near;
     R *zeros, *table;
 
-    // `scratch` holds field_scratch(...) numbers.
-    SystemField(const FieldArgs& given, int64_t index, int64_t first, int64_t atoms, R* scratch)
-        : args(given), types(given.type_count > 1 ? given.types + first : nullptr), count(atoms) {
+    // `scratch` holds field_scratch(...) numbers; `lists`, or nullptr, are the system's own.
+    SystemField(const FieldArgs& given, int64_t index, int64_t first, int64_t atoms, const Crew& threads,
+                Neighbors<R>* lists, R* scratch)
+        : args(given),
+          types(given.type_count > 1 ? given.types + first : nullptr),
+          count(atoms),
+          crew(threads),
+          near(lists) {
         stride = padded_atoms(count);
         zeros = scratch;
         R* nodes = scratch + 2 * stride;
@@ -72,9 +80,10 @@ struct SystemField {
             pairs.kind[t] = static_cast<int32_t>(kind);
             const PairTerm<R> term = pair_term<R>(pairs.kind[t], q);
             pairs.exponent[t] = term.exponent;
-            is_plain = args.pair_terms == 1 && size == kPairParameters && kind == kLennardJones && !pairs.periodic &&
-                       term.p[kCutoff] == static_cast<R>(__builtin_inf());
-            if (is_plain) plain.term = term;
+            const bool alone = args.pair_terms == 1 && size == kPairParameters && kind == kLennardJones;
+            is_plain = alone && !pairs.periodic && term.p[kCutoff] == static_cast<R>(__builtin_inf());
+            is_cut = alone && near != nullptr && cut.read(pairs);
+            plain.term = cut.term = term;
         });
         if (!is_plain && pairs.count > 0) fill_table();
     }
@@ -82,13 +91,17 @@ struct SystemField {
     // f = forces; with an energy wanted, returned. x, f: [D][stride]; e: [stride].
     template <Want want>
     double evaluate(const R* x, R* f, R* e) const {
-        SweepArgs<R> a = arrays(x, nullptr, f, e, 0.0);
+        const SweepArgs<R> a = arrays(x, nullptr, f, e, 0.0);
         const bool in_reach = is_plain && squares_are_normal(x);
         if (is_plain && !in_reach) fill_table();
         if (in_reach)
-            PairSweep<R, PlainPairs<R>>{plain, a}.template run<want>();
+            PairSweep<R, PlainPairs<R>>{plain, a}.template run<want>(crew);
+        else if (pairs.count > 0 && !listed(a))
+            PairSweep<R, PairTable<R>>{pairs, a}.template run<want>(crew);
+        else if (is_cut)
+            NearSweep<R, CutPairs<R>>{cut, a, *near}.template run<want>(crew);
         else if (pairs.count > 0)
-            PairSweep<R, PairTable<R>>{pairs, a}.template run<want>();
+            NearSweep<R, PairTable<R>>{pairs, a, *near}.template run<want>(crew);
         else
             clear(f, e);
         double energy = 0.0;
@@ -118,7 +131,12 @@ struct SystemField {
                     },
                     adjoint.parameters);
             }
-            PairSweep<R, PairTable<R>>{pairs, a}.template run<Want::adjoint>();
+            // splines' slopes are sums over all atoms: one thread's
+            const Crew own = adjoint.parameters != nullptr && args.node_count > 0 ? Crew() : crew;
+            if (listed(a))
+                NearSweep<R, PairTable<R>>{pairs, a, *near}.template run<Want::adjoint>(own);
+            else
+                PairSweep<R, PairTable<R>>{pairs, a}.template run<Want::adjoint>(own);
         } else {
             clear(f, e);
         }
@@ -156,6 +174,33 @@ struct SystemField {
                 largest = max(max(v, -v), largest);
             }
         return max_lanes(largest) < R(sizeof(R) == 4 ? 0x1p60 : 0x1p500);
+    }
+    // Whether there are lists that hold all pairs at a.x, made anew where an atom has moved too far; then the sweep's
+    // copies are there too. Not where a coordinate is not finite: all pairs pass that on.
+    bool listed(const SweepArgs<R>& a) const {
+        if (near == nullptr) return false;
+        if (stays(a) || (near->list(*near, a.x[0]) && stays(a))) return true;
+        return false;
+    }
+    bool stays(const SweepArgs<R>& a) const {
+        using V = x16<R>;
+        if (!(near->most >= R(0))) return false;
+        typename PairSums<R>::Mask moved = V(R(0)) != V(R(0));
+        const V lane = convert<R>(iota<typename MaskOf<R>::type>()), most(near->most);
+        for (int64_t i = 0; i < count; i += 16) {
+            V x[3], r2 = V(R(0));
+            for (int64_t d = 0; d < 3; ++d) {
+                x[d] = V::load(a.x[d] + i);
+                const V by = d < args.dim ? x[d] - V::load(near->listed + d * stride + i) : V(R(0));
+                r2 = fma(by, by, r2);
+            }
+            pack(x, near->packed + 4 * i);
+            moved = moved | (~(r2 <= most) & (lane < V(static_cast<R>(count - i))));
+            if (a.u[0] == nullptr) continue;
+            for (int64_t d = 0; d < 3; ++d) x[d] = V::load(a.u[d] + i);
+            pack(x, near->packed_u + 4 * i);
+        }
+        return max_lanes(select(moved, V(R(1)), V(R(0)))) == R(0);
     }
     int64_t table_numbers() const { return args.type_count * pairs.count * kPairParameters * stride; }
 

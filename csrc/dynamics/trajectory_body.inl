@@ -25,7 +25,7 @@ struct Stepper {
         : a(args),
           s(system),
           now(system.constants[0]),
-          field(args.field, system.index, system.first, system.count,
+          field(args.field, system.index, system.first, system.count, system.crew, system.near,
                 scratch + trajectory_scratch(system.count, args.field.dim)),
           dim(args.field.dim),
           stride(padded_atoms(system.count)),
@@ -125,22 +125,42 @@ struct Stepper {
         has_force = true;
     }
 
-    // draws[d * stride + i] = normal number i * D + d of this step; `draws` may not be f
-    void kicks(R* draws, R* flat, uint32_t step) const {
-        fill_noise<NormalKind>(flat, 0, s.count * dim, s.seed, kStreamKick, s.id, step);
-        to_arrays(flat, s.count, dim, stride, draws);
+    // stage[d * stride + i] = normal number i * D + d of this step, for atoms i from `begin` to `end`
+    void kicks(uint32_t step, int64_t begin, int64_t end) const {
+        const int64_t n = (end < s.count ? end : s.count) - begin;
+        if (n <= 0) return;
+        fill_noise<NormalKind>(noise + begin * dim, begin * dim, n * dim, s.seed, kStreamKick, s.id, step);
+        to_arrays(noise + begin * dim, n, dim, stride, stage + begin);
     }
 
-    // f(to, from..., atom) over all lanes of all axes; `at` indexes arrays, `atom` masses
+    // body(at, atom) over the lanes of all axes; `at` indexes arrays, `atom` masses
     template <class Body>
     GM_HD void each(const Body& body) const {
-        for (int64_t d = 0; d < dim; ++d)
-            for (int64_t i = 0; i < stride; i += 16) body(d * stride + i, i);
+        between(0, stride, body);
     }
+    template <class Body>
+    GM_HD void between(int64_t begin, int64_t end, const Body& body) const {
+        for (int64_t d = 0; d < dim; ++d)
+            for (int64_t i = begin; i < end; i += 16) body(d * stride + i, i);
+    }
+    // The same, a system's threads sharing the atoms; before(begin, end) is called for each share of them.
+    template <class Before, class Body>
+    void move(const Before& before, const Body& body) const {
+        shared(s.crew, (stride + kShare - 1) / kShare, [&](int64_t part, int64_t) {
+            const int64_t begin = kShare * part, end = begin + kShare < stride ? begin + kShare : stride;
+            before(begin, end);
+            between(begin, end, body);
+        });
+    }
+    template <class Body>
+    void move(const Body& body) const {
+        move([](int64_t, int64_t) {}, body);
+    }
+    static constexpr int64_t kShare = 512;  // atoms; a multiple of 16, so that their noise begins with a block
 
     void half_kick() const {
         const V half(static_cast<R>(now.half_dt));
-        each([&](int64_t at, int64_t atom) {
+        move([&](int64_t at, int64_t atom) {
             const V push = V::load(f + at) * V::load(inverse_mass + atom);
             fma(half, push, V::load(v + at)).store(v + at);
         });
@@ -150,7 +170,7 @@ struct Stepper {
         force_here(false);
         half_kick();
         const V dt(static_cast<R>(now.dt));
-        each([&](int64_t at, int64_t) { fma(dt, V::load(v + at), V::load(x + at)).store(x + at); });
+        move([&](int64_t at, int64_t) { fma(dt, V::load(v + at), V::load(x + at)).store(x + at); });
         has_force = false;
         force_here(record);
         half_kick();
@@ -158,9 +178,9 @@ struct Stepper {
 
     void baoab(uint32_t step, bool record) {
         force_here(false);
-        kicks(stage, noise, step);
         const V half(static_cast<R>(now.half_dt)), keep(static_cast<R>(now.keep)), kick(static_cast<R>(now.kick));
-        each([&](int64_t at, int64_t atom) {
+        const auto draw = [&](int64_t begin, int64_t end) { kicks(step, begin, end); };
+        move(draw, [&](int64_t at, int64_t atom) {
             V vi = fma(half, V::load(f + at) * V::load(inverse_mass + atom), V::load(v + at));
             V xi = fma(half, vi, V::load(x + at));
             if (a.forward != nullptr) vi.store(extra + at);
@@ -184,13 +204,13 @@ struct Stepper {
         if (a.path != nullptr) {
             to_arrays(a.path + ((at_step + 1) * a.atoms + s.first) * dim, s.count, dim, stride, x);
         } else if (now.kick != 0.0) {
-            kicks(stage, noise, step);
-            each([&](int64_t at, int64_t) {
+            const auto draw = [&](int64_t begin, int64_t end) { kicks(step, begin, end); };
+            move(draw, [&](int64_t at, int64_t) {
                 const V xi = fma(dt, V::load(f + at), V::load(x + at));
                 fma(kick, V::load(stage + at), xi).store(x + at);
             });
         } else {
-            each([&](int64_t at, int64_t) { fma(dt, V::load(f + at), V::load(x + at)).store(x + at); });
+            move([&](int64_t at, int64_t) { fma(dt, V::load(f + at), V::load(x + at)).store(x + at); });
         }
         has_force = false;
         if (a.forward == nullptr) return;
@@ -201,7 +221,7 @@ struct Stepper {
     // to = x + h * k
     void staged(double h, const R* k, R* to) const {
         const V by(static_cast<R>(h));
-        each([&](int64_t at, int64_t) { fma(by, V::load(k + at), V::load(x + at)).store(to + at); });
+        move([&](int64_t at, int64_t) { fma(by, V::load(k + at), V::load(x + at)).store(to + at); });
     }
 
     void heun() {
@@ -209,7 +229,7 @@ struct Stepper {
         staged(now.dt, f, stage);
         force_at(stage, extra);
         const V half(static_cast<R>(now.half_dt));
-        each([&](int64_t at, int64_t) {
+        move([&](int64_t at, int64_t) {
             fma(half, V::load(f + at) + V::load(extra + at), V::load(x + at)).store(x + at);
         });
         has_force = false;
@@ -221,11 +241,11 @@ struct Stepper {
         force_at(stage, sum);
         staged(now.half_dt, sum, stage);
         force_at(stage, extra);
-        each([&](int64_t at, int64_t) { (V::load(sum + at) + V::load(extra + at)).store(sum + at); });
+        move([&](int64_t at, int64_t) { (V::load(sum + at) + V::load(extra + at)).store(sum + at); });
         staged(now.dt, extra, stage);
         force_at(stage, extra);
         const V sixth(static_cast<R>(now.sixth_dt)), two(R(2));
-        each([&](int64_t at, int64_t) {
+        move([&](int64_t at, int64_t) {
             const V k = fma(two, V::load(sum + at), V::load(f + at)) + V::load(extra + at);
             fma(sixth, k, V::load(x + at)).store(x + at);
         });

@@ -3,11 +3,13 @@
 #include <cmath>
 #include <tuple>
 
-#include "dynamics/batch.h"
-#include "dynamics/workers.h"
+#include "dynamics/verlet.h"
 
 namespace gm {
 namespace {
+
+constexpr int64_t kFewestListed = 300;  // atoms, from where on lists are worth their making
+constexpr double kSkin = 0.15;          // in cutoffs
 
 StepConstants step_constants(IntegratorKind kind, const double* c) {  // c: dt, temperature, friction, noise, bridge
     StepConstants k = {c[0], 0.5 * c[0], c[0] / 6.0, 1.0, 0.0, c[4]};
@@ -57,18 +59,21 @@ void run(void (*body)(const TrajectoryArgs<R>&, const SystemArgs<R>&, R*), const
     const double* c = call.coefficients.const_data_ptr<double>();
     const int64_t rows = call.coefficients.size(0), columns = call.coefficients.size(1);
     R *xs = call.x.mutable_data_ptr<R>(), *vs = call.v.mutable_data_ptr<R>();
-    for_each_system<R>(b.systems, trajectory_scratch(b.largest, b.field.dim) + field_scratch(b.field, b.largest, false),
-                       call.x.scalar_type(), [&](int64_t s, R* scratch) {
-                           std::vector<StepConstants> constants(static_cast<size_t>(rows));
-                           for (int64_t k = 0; k < rows; ++k)
-                               constants[static_cast<size_t>(k)] = step_constants(
-                                   args.kind, c + (k * columns + (columns == 1 ? 0 : s)) * kCoefficients);
-                           const int64_t first = b.ptr[s], at = first * b.field.dim;
-                           body(args,
-                                {s, first, b.ptr[s + 1] - first, constants.data(), rows > 1, call.seed[s], call.ids[s],
-                                 static_cast<uint32_t>(call.step), xs + at, vs + at},
-                                scratch);
-                       });
+    const Workers workers(b.systems, b.largest);
+    std::vector<VerletLists<R>> lists = lists_of<R>(workers, b, kFewestListed, kSkin);
+    workers.each<R>(trajectory_scratch(b.largest, b.field.dim) + field_scratch(b.field, b.largest, false),
+                    call.x.scalar_type(), [&](int64_t s, R* scratch, const Crew& crew, int64_t team) {
+                        std::vector<StepConstants> constants(static_cast<size_t>(rows));
+                        for (int64_t k = 0; k < rows; ++k)
+                            constants[static_cast<size_t>(k)] =
+                                step_constants(args.kind, c + (k * columns + (columns == 1 ? 0 : s)) * kCoefficients);
+                        const int64_t first = b.ptr[s], count = b.ptr[s + 1] - first, at = first * b.field.dim;
+                        body(args,
+                             {s, first, count, constants.data(), rows > 1, call.seed[s], call.ids[s],
+                              static_cast<uint32_t>(call.step), xs + at, vs + at, crew,
+                              lists[static_cast<size_t>(team)].of(s, count, crew)},
+                             scratch);
+                    });
 }
 void run_for(const Call& call) {
     if (call.x.scalar_type() == ScalarType::Double)

@@ -1,27 +1,109 @@
-// Systems over threads: each worker takes the next system, so ragged batches balance; what a system computes does not
-// depend on who computes it.
+// Systems over threads, or where there are fewer systems than threads, the threads inside one system after another.
+// What a system computes does not depend on who computes it.
 #pragma once
 
 #include <atomic>
+#include <thread>
 
 #include "common/check.h"
 #include "common/parallel.h"
+#include "dynamics/near.h"
 
 namespace gm {
 
-// f(system, scratch) for each system; a worker's scratch is `scratch_size` numbers of R.
-template <class R, class F>
-void for_each_system(int64_t systems, int64_t scratch_size, ScalarType dtype, const F& f) {
-    const int64_t workers = systems < num_threads() ? systems : num_threads();
-    if (workers <= 0) return;
-    scratch_size = (scratch_size + 63) / 64 * 64;
-    Tensor scratch = torch::stable::empty({workers * scratch_size}, dtype);
-    R* memory = scratch.mutable_data_ptr<R>();
-    std::atomic<int64_t> next{0};
-    parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t worker = begin; worker < end; ++worker)
-            for (int64_t s = next++; s < systems; s = next++) f(s, memory + worker * scratch_size);
-    });
-}
+// One worker leads and hands out tasks; others help while it does. It takes what tasks they do not, so it never waits
+// for one who has not come.
+class Team {
+ public:
+    template <class F>
+    void work(int64_t worker, const F& lead) {
+        if (!led_.exchange(true)) {
+            struct End {
+                std::atomic<bool>& over;
+                ~End() { over.store(true); }
+            } end{over_};
+            leader_ = worker;
+            lead(Crew{this, &Team::share});
+            return;
+        }
+        for (int idle = 0; !over_.load(std::memory_order_acquire);)
+            if (left_.load(std::memory_order_acquire) > 0 && take(worker))
+                idle = 0;
+            else if (++idle > kIdle)
+                std::this_thread::yield();
+    }
+
+ private:
+    static constexpr int kIdle = 2000;
+
+    static void share(void* self, int64_t tasks, Crew::Task task, const void* context) {
+        static_cast<Team*>(self)->run(tasks, task, context);
+    }
+    void run(int64_t tasks, Crew::Task task, const void* context) {
+        task_ = task;
+        context_ = context;
+        tasks_ = tasks;
+        done_.store(0, std::memory_order_relaxed);
+        left_.store(tasks, std::memory_order_release);
+        while (take(leader_)) {
+        }
+        for (int idle = 0; done_.load(std::memory_order_acquire) < tasks;)
+            if (++idle > kIdle) std::this_thread::yield();
+    }
+    // A ticket above 0 is a task of the present run, which waits for it; a late ticket is below, and none.
+    bool take(int64_t worker) {
+        const int64_t ticket = left_.fetch_sub(1, std::memory_order_acq_rel);
+        if (ticket <= 0) return false;
+        task_(context_, tasks_ - ticket, worker);
+        done_.fetch_add(1, std::memory_order_release);
+        return true;
+    }
+
+    std::atomic<bool> led_{false}, over_{false};
+    std::atomic<int64_t> left_{0}, done_{0};
+    int64_t leader_ = 0, tasks_ = 0;
+    Crew::Task task_ = nullptr;
+    const void* context_ = nullptr;
+};
+
+// Who computes `systems` systems of up to `largest` atoms.
+struct Workers {
+    static constexpr int64_t kFewest = 256;  // atoms that threads share
+
+    Workers(int64_t systems, int64_t largest) : systems_(systems), threads_(num_threads()) {
+        inside_ = systems < threads_ && largest >= kFewest;
+        teams_ = inside_ ? 1 : systems < threads_ ? systems : threads_;
+    }
+    int64_t teams() const { return teams_; }                    // that compute systems at one time
+    int64_t threads() const { return inside_ ? threads_ : 1; }  // of each
+
+    // f(system, scratch, crew, team) for each system; a team's scratch is `scratch_size` numbers of R.
+    template <class R, class F>
+    void each(int64_t scratch_size, ScalarType dtype, const F& f) const {
+        if (systems_ <= 0) return;
+        scratch_size = (scratch_size + 63) / 64 * 64;
+        Tensor scratch = torch::stable::empty({teams_ * scratch_size}, dtype);
+        R* memory = scratch.mutable_data_ptr<R>();
+        if (inside_) {
+            Team team;
+            parallel_for(0, threads_, 1, [&](int64_t begin, int64_t end) {
+                for (int64_t thread = begin; thread < end; ++thread)
+                    team.work(thread, [&](const Crew& crew) {
+                        for (int64_t s = 0; s < systems_; ++s) f(s, memory, crew, int64_t{0});
+                    });
+            });
+            return;
+        }
+        std::atomic<int64_t> next{0};
+        parallel_for(0, teams_, 1, [&](int64_t begin, int64_t end) {
+            for (int64_t team = begin; team < end; ++team)
+                for (int64_t s = next++; s < systems_; s = next++) f(s, memory + team * scratch_size, Crew{}, team);
+        });
+    }
+
+ private:
+    int64_t systems_, threads_, teams_;
+    bool inside_;
+};
 
 }  // namespace gm

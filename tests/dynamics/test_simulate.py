@@ -287,7 +287,8 @@ def test_progress_and_no_steps(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # by which rich takes it for one
     shown = simulate(Harmonic(), x, integrator=VelocityVerlet(0.1), steps=20, progress=True)
     drawn = capsys.readouterr()
-    assert drawn.out == "" and "simulate" in drawn.err
+    assert drawn.out == ""
+    assert "simulate" in drawn.err
     assert torch.equal(shown.positions, simulate(Harmonic(), x, integrator=VelocityVerlet(0.1), steps=20).positions)
 
 
