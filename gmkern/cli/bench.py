@@ -20,7 +20,7 @@ from gmkern.cli import console
 
 EXAMPLES = """\b
 Examples:
-  gmkern bench                               # everything: half an hour on two cores
+  gmkern bench                               # every hot path, one after another
   gmkern bench neighbors --quick
   gmkern bench decode latent -o bench.md     # a Markdown table
   gmkern bench metrics --json > metrics.json

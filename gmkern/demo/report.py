@@ -231,7 +231,7 @@ def _further(result: Result) -> report.Section:
     names = [name.replace("c_t", "C_T") for name in FURTHER]
     return report.Section(
         heading="Further numbers",
-        text=["Recall alone is easy to fool: noise lies so far apart that its neighbourhoods hold the training set."],
+        text=["Recall alone is easy to fool: far-flung samples have neighbourhoods that hold the training set."],
         table=report.Table(("", *names), rows, quiet=_quiet(result), upright=True),
         definitions={heading: MEANING[name] for heading, name in zip(names, FURTHER, strict=True)},
     )
