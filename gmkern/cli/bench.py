@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -129,10 +130,12 @@ def _run(path: str, folder: Path, quick: bool) -> tuple[list[Measured], list[Mis
         command = [sys.executable, "-m", "pytest", *PATHS[path], "-v", "--color=no", "-p", "no:xdist"]
         command += ["--import-mode=importlib", "--benchmark-enable", "--benchmark-columns=median"]
         command += [f"--benchmark-json={numbers}", f"--junitxml={tests}", *(["--quick"] if quick else [])]
+        # Without the settings of a pytest that calls this: in a worker of pytest-xdist nothing is timed.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         with (
             console.stage(f"bench {path}", _PERCENT) as advance,
             subprocess.Popen(
-                command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             ) as process,
         ):
             assert process.stdout is not None  # a pipe was asked for
