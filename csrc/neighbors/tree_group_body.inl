@@ -98,19 +98,53 @@ class Together {
         const F* points = t_.points + leaf * W * kGroup;
         const uint32_t* index = t_.index + leaf * kGroup;
         const int64_t held = t_.count - leaf * kGroup < kGroup ? t_.count - leaf * kGroup : kGroup;
+        if (s_.k == 1 && nearest_of(points, index, held)) return;
         bool drawn_in = false;
         for (int64_t i = 0; i < held; ++i) {
-#pragma GCC unroll 4
-            for (int d = 0; d < W; ++d) {
-                const V e = x_[d] - V(points[d * kGroup + i]);
-                v[d] = e * e;
-            }
-            const V squares = join_variables<SquaredDifference, W>(v);
+            const V squares = squares_from(points + i);
             if (bits_le(squares, limits_) == 0) continue;
             insert(squares, N(static_cast<Number>(index[i])));
             drawn_in = true;
         }
         if (drawn_in) limit_ = max_lanes(limits_);
+    }
+    // The squared distance of each query to one point of a leaf.
+    GM_HD V squares_from(const F* point) const {
+        V v[W];
+#pragma GCC unroll 4
+        for (int d = 0; d < W; ++d) {
+            const V e = x_[d] - V(point[d * kGroup]);
+            v[d] = e * e;
+        }
+        return join_variables<SquaredDifference, W>(v);
+    }
+    // For k = 1, without a branch or a root for each point: the least square of the leaf decides, unless the next could
+    // have the same root. False where it could, in any lane: nothing is done then.
+    GM_HD bool nearest_of(const F* points, const uint32_t* index, int64_t held) {
+        V least(Limits<F>::infinity), next = least;
+        N number(kNone);
+        for (int64_t i = 0; i < held; ++i) {
+            const N at(static_cast<Number>(index[i]));
+            V squares = squares_from(points + i);
+            if (s_.selves != nullptr) squares = select(self_ == at, V(Limits<F>::infinity), squares);
+            const Mask nearer = squares < least;
+            const V other = select(nearer, least, squares);
+            next = select(other < next, other, next);
+            least = select(nearer, squares, least);
+            number = select(nearer, at, number);
+        }
+        if (bits_le(least, limits_) == 0) return true;
+        const V d = s_.root ? sqrt(least) : least, reach = s_.root ? square_limits(d) : d;
+        const V held_distance = V::load(distance_[0]);
+        const N held_number = N::load(index_[0]);
+        if (bits_le(next, min(reach, limits_)) != 0) return false;
+        const Mask takes = (d < held_distance) | ((d == held_distance) & (number < held_number));
+        const V kept = select(takes, d, held_distance);
+        kept.store(distance_[0]);
+        select(takes, number, held_number).store(index_[0]);
+        limits_ = s_.root ? square_limits(kept) : kept;
+        limit_ = max_lanes(limits_);
+        return true;
     }
     // One point into the lists of the lanes that it is near enough to.
     GM_HD void insert(const V& squares, const N& number) {
