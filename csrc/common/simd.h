@@ -346,6 +346,30 @@ GM_HD void store_groups_of_4(float* to, f32x16 v0, f32x16 v1, f32x16 v2, f32x16 
 #endif
 }
 
+// The lanes whose bits are set, one after another from `to`, where room for sixteen is written to.
+template <class T>
+GM_HD void compress(x16<T> a, uint32_t bits, T* to) {
+#if defined(__AVX512F__)
+    for (int i = 0; i < x16<T>::parts; ++i) {
+        if constexpr (sizeof(T) == 4) {
+            const auto packed = _mm512_maskz_compress_epi32(static_cast<__mmask16>(bits), (__m512i)a.p[i]);
+            _mm512_storeu_si512(to, packed);
+        } else {
+            const auto mask = static_cast<__mmask8>(bits >> (8 * i));
+            _mm512_storeu_si512(to, _mm512_maskz_compress_epi64(mask, (__m512i)a.p[i]));
+            to += __builtin_popcount(mask);
+        }
+    }
+#else
+    alignas(64) T lanes[16];
+    a.store(lanes);
+    for (int i = 0; i < 16; ++i) {
+        *to = lanes[i];
+        to += bits >> i & 1;
+    }
+#endif
+}
+
 // 0, 1, ..., 15.
 template <class T>
 GM_HD x16<T> iota() {

@@ -24,6 +24,16 @@ struct Tree {
     const uint32_t* firsts[kTreeLevels];  // of level l: [nodes, 16], least index below the children
 };
 
+// Points in the making of a tree: groups [begin, end) of an order are halved in place, and stably.
+template <class F>
+struct TreeOrder {
+    F* columns[kTreeWidth];  // of each coordinate: [count]
+    uint32_t* index;         // [count]
+    F* spare[kTreeWidth];    // [count] each, of which a range uses its own part
+    uint32_t* spare_index;   // [count]
+    int64_t count, width;
+};
+
 template <class F>
 struct TreeSearch {
     using Key = typename KeyOf<F>::type;
@@ -58,6 +68,11 @@ struct TreeCount {
     int64_t* counts;             // [count]
 };
 
+// One halving, at the median of the widest side: the group in the middle. And all of them, down to single groups.
+GM_DECLARE_ISA(int64_t, tree_halve_fp32, (const TreeOrder<float>&, int64_t begin, int64_t end))
+GM_DECLARE_ISA(int64_t, tree_halve_fp64, (const TreeOrder<double>&, int64_t begin, int64_t end))
+GM_DECLARE_ISA(void, tree_order_fp32, (const TreeOrder<float>&, int64_t begin, int64_t end))
+GM_DECLARE_ISA(void, tree_order_fp64, (const TreeOrder<double>&, int64_t begin, int64_t end))
 GM_DECLARE_ISA(void, tree_count_fp32, (const TreeCount<float>&))
 GM_DECLARE_ISA(void, tree_count_fp64, (const TreeCount<double>&))
 GM_DECLARE_ISA(void, tree_search_fp32, (const TreeSearch<float>&))

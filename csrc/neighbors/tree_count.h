@@ -57,7 +57,7 @@ void count_in_tree(const T* queries, const T* references, const Points& p, const
         const Tree<F> tree = planted.memory.tree();
         const auto bounds_memory = per_reference ? TreeBoundsMemory<F>(tree, bounds) : TreeBoundsMemory<F>();
         const TreeBounds<F> among = bounds_memory.bounds();
-        each_run(planted, p.queries, [&](const int64_t* rows, const F* packed, int64_t held) {
+        each_run(planted, queries, p, [&](const int64_t* rows, const F* packed, int64_t held) {
             const auto room = static_cast<size_t>(held);
             std::vector<F> own_bounds(room), own(exclude_self ? room * W : 0);
             std::vector<int64_t> found(room);
