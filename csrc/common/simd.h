@@ -191,6 +191,10 @@ GM_HD uint32_t movemask(i32x16 mask) {
 #elif defined(__AVX2__)
     return static_cast<uint32_t>(_mm256_movemask_ps((__m256)mask.p[0])) |
            (static_cast<uint32_t>(_mm256_movemask_ps((__m256)mask.p[1])) << 8);
+#elif defined(__SSE2__)
+    uint32_t bits = 0;
+    for (int i = 0; i < 4; ++i) bits |= static_cast<uint32_t>(_mm_movemask_ps((__m128)mask.p[i])) << (4 * i);
+    return bits;
 #else
     uint32_t bits = 0;
     for (int i = 0; i < i32x16::parts; ++i)
@@ -343,30 +347,6 @@ GM_HD void store_groups_of_4(float* to, f32x16 v0, f32x16 v1, f32x16 v2, f32x16 
     v3.store(lanes[3]);
     for (int lane = 0; lane < 16; ++lane)
         for (int j = 0; j < 4; ++j) to[4 * lane + j] = lanes[j][lane];
-#endif
-}
-
-// The lanes whose bits are set, one after another from `to`, where room for sixteen is written to.
-template <class T>
-GM_HD void compress(x16<T> a, uint32_t bits, T* to) {
-#if defined(__AVX512F__)
-    for (int i = 0; i < x16<T>::parts; ++i) {
-        if constexpr (sizeof(T) == 4) {
-            const auto packed = _mm512_maskz_compress_epi32(static_cast<__mmask16>(bits), (__m512i)a.p[i]);
-            _mm512_storeu_si512(to, packed);
-        } else {
-            const auto mask = static_cast<__mmask8>(bits >> (8 * i));
-            _mm512_storeu_si512(to, _mm512_maskz_compress_epi64(mask, (__m512i)a.p[i]));
-            to += __builtin_popcount(mask);
-        }
-    }
-#else
-    alignas(64) T lanes[16];
-    a.store(lanes);
-    for (int i = 0; i < 16; ++i) {
-        *to = lanes[i];
-        to += bits >> i & 1;
-    }
 #endif
 }
 

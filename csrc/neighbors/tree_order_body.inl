@@ -4,6 +4,7 @@
 // A median is found by selection: the points are parted at a coordinate drawn from a sample of them, sixteen at a time,
 // then the part with the median in it, until what is left needs no parting. Every step is stable, so points of equal
 // coordinates, copies among them, stay in the order of their index.
+#include "common/compress.h"
 #include "neighbors/tree_limits.h"
 
 namespace gm {
@@ -117,9 +118,10 @@ class Halving {
         for (; i + kGroup <= last; i += kGroup) {
             const x16<F> x = x16<F>::load(column + i);
             const uint32_t goes_left = kAtIt ? bits_le(x, at) : 0xffffu & ~bits_le(at, x);
+            const Compress to_left{goes_left}, to_right{0xffffu & ~goes_left};
 #pragma GCC unroll 8
-            for (int d = 0; d < W; ++d) move(columns[d], spare[d], i, left, right, goes_left);
-            move(index, spare_index, i, left, right, goes_left);
+            for (int d = 0; d < W; ++d) move(columns[d], spare[d], i, left, right, to_left, to_right);
+            move(index, spare_index, i, left, right, to_left, to_right);
             const int count = __builtin_popcount(goes_left);
             left += count;
             right += kGroup - count;
@@ -138,10 +140,11 @@ class Halving {
     }
     // Sixteen from `i`: no more is written than has been read, in either place.
     template <class T>
-    GM_HD static void move(T* values, T* spare, int64_t i, int64_t left, int64_t right, uint32_t goes_left) {
+    GM_HD static void move(T* values, T* spare, int64_t i, int64_t left, int64_t right, const Compress& to_left,
+                           const Compress& to_right) {
         const x16<T> v = x16<T>::load(values + i);
-        compress(v, goes_left, values + left);
-        compress(v, 0xffffu & ~goes_left, spare + right);
+        to_left(v, values + left);
+        to_right(v, spare + right);
     }
     template <class T>
     static void copy(const T* from, int64_t count, T* to) {
