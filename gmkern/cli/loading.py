@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
@@ -14,6 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_DTYPES = {
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64),
+    *(torch.uint64, torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128),
+}
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -73,10 +79,10 @@ def alike(*sets: Tensor) -> list[Tensor]:
 
 def _path_and_name(place: str) -> tuple[Path, str | None]:
     path = Path(place)
-    if path.exists():
+    if place and os.path.exists(path):  # unlike Path.exists, False for a name that is too long
         return path, None
     start, colon, name = place.rpartition(":")
-    if colon and Path(start).is_file():
+    if colon and os.path.isfile(start):
         if Path(start).suffix not in (".npz", ".pt", ".pth"):
             raise NotLoaded(f"{start}: holds one array, and {name!r} names none of several")
         return Path(start), name
@@ -87,7 +93,7 @@ def _array(path: Path) -> Tensor:
     try:
         # Copy on write: torch takes arrays that may be written to without a copy, and the file is never written to.
         found = np.load(path, mmap_mode="c" if path.stat().st_size > 1 << 20 else None, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, MemoryError) as error:
         raise NotLoaded(f"{path}: {_why(path, error)}") from error
     return _tensor(path, found)
 
@@ -96,7 +102,7 @@ def _archived(path: Path, name: str | None) -> Tensor:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return _tensor(path, archive[_chosen(path, list(archive.files), name)])
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise NotLoaded(f"{path}: {_why(path, error)}") from error
 
 
@@ -116,8 +122,10 @@ def _saved(path: Path, name: str | None) -> Tensor:
         found = tensors[_chosen(path, list(tensors), name)]
     elif name is not None:
         raise NotLoaded(f"{path}: holds one value, and {name!r} names none of several")
-    if not isinstance(found, Tensor) or found.layout != torch.strided:
+    if not isinstance(found, Tensor) or found.layout != torch.strided or found.is_nested:
         raise NotLoaded(f"{path}: holds no dense tensor, and no dict of them")
+    if found.dtype not in _DTYPES:
+        raise NotLoaded(f"{path}: holds dtype {str(found.dtype).removeprefix('torch.')}; takes a plain dtype")
     return found.detach()
 
 
@@ -131,7 +139,9 @@ def _chosen(path: Path, names: list[str], name: str | None) -> str:
     return name
 
 
-def _tensor(path: Path, found: np.ndarray) -> Tensor:
+def _tensor(path: Path, found: np.ndarray | bytes) -> Tensor:
+    if isinstance(found, bytes):  # what an archive holds beside arrays
+        raise NotLoaded(f"{path}: holds something that is not an array")
     if found.dtype.kind not in "biufc" or found.dtype.itemsize > 8 * (1 + (found.dtype.kind == "c")):
         raise NotLoaded(f"{path}: holds dtype {found.dtype}; takes numbers of up to 64 bits")
     if not found.dtype.isnative:

@@ -85,7 +85,7 @@ class Frame:
     show_default=True,
     help="reduced: k = 1, masses 1 unless the file has some. ase: Angstrom, eV, amu, fs and kelvin.",
 )
-@click.option("--copies", type=click.IntRange(1), default=1, show_default=True, help="Of each structure.")
+@click.option("--copies", type=click.IntRange(1, 1 << 20), default=1, show_default=True, help="Of each.")
 @click.option("--record-every", type=click.IntRange(1), help="Steps between frames; 100 frames without it.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed, another path; the same, the same.")
 @click.option("--double", is_flag=True, help="Double precision.")
@@ -143,7 +143,6 @@ def simulate(
     integrator = _integrator(method, dt, temperature, friction, units)
     frames = _frames(field, start, kinds, integrator, steps, record_every or max(1, steps // 100), seed)
     rows = _written(frames, images, start, dt, units, out, steps)
-    (out / "energies.png").write_bytes(_drawn(rows, len(images)))
     last = rows[-len(images) :]
     if as_json:
         console.print_json({"out": str(out), "systems": last})
@@ -160,9 +159,10 @@ def _read(path: Path) -> list[Atoms]:
         found = read(path, index=":", format="extxyz")
     except Exception as error:  # ASE's readers raise what the text made them
         raise click.ClickException(f"{path}: not a readable .xyz file ({error})") from error
-    if not found:
-        raise click.ClickException(f"{path}: holds no structure")
-    return found if isinstance(found, list) else [found]
+    found = found if isinstance(found, list) else [found]
+    if not any(map(len, found)):
+        raise click.ClickException(f"{path}: holds no structure of one or more atoms")
+    return found
 
 
 def _units(system: str) -> Units:
@@ -186,11 +186,17 @@ def _integrator(method: str, dt: float, temperature: float, friction: float, uni
     from gmkern.dynamics import BAOAB, EulerMaruyama, VelocityVerlet
 
     step, energy = dt * units.time, temperature * units.temperature
-    if method == "velocity-verlet":
-        return VelocityVerlet(step)
-    if method == "baoab":
-        return BAOAB(step, energy, friction / units.time)
-    return EulerMaruyama(step, math.sqrt(2.0 * energy))
+    try:
+        if method == "velocity-verlet":
+            return VelocityVerlet(step)
+        if method == "baoab":
+            return BAOAB(step, energy, friction / units.time)
+        noise = math.sqrt(2.0 * energy)
+        if not math.isfinite(noise):
+            raise ValueError(f"temperature: got {temperature}; takes a finite number >= 0")
+        return EulerMaruyama(step, noise)
+    except ValueError as error:  # nan, and what overflows
+        raise click.ClickException(f"--{error}") from error
 
 
 def _frames(
@@ -207,6 +213,7 @@ def _frames(
 
     from gmkern import dynamics
 
+    blamed = {"types": "--types", "steps": "--steps"}
     arguments: dict[str, Any] = {"types": types, "system_ptr": start.system_ptr, "cell": start.cell, "pbc": start.pbc}
     owner = torch.repeat_interleave(start.system_ptr.diff())  # [M]
     x, v, done = start.positions, start.velocities if integrator.has_velocities else None, 0
@@ -220,8 +227,8 @@ def _frames(
                 )  # fmt: skip
         except (TypeError, ValueError) as error:
             name, colon, rest = str(error).partition(":")
-            option = "--types" if name == "types" else f"--potential: {name}"
-            raise click.ClickException(f"{option}{colon}{rest}") from error
+            whose = "STRUCTURES" if name in ("positions", "masses", "velocities") else "--potential"
+            raise click.ClickException(f"{blamed.get(name, f'{whose}: {name}')}{colon}{rest}") from error
         except RuntimeWarning as warning:
             raise click.ClickException(f"between steps {done} and {at}: {warning}") from warning
         x, v, done = path.positions, path.velocities, at
@@ -241,7 +248,7 @@ def _written(
     out: Path,
     steps: int,
 ) -> list[dict[str, float]]:
-    """The rows of energies.csv; each frame goes to the two files as it comes."""
+    """The rows of energies.csv; each frame goes to the two files as it comes, and a picture follows the last."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with (
@@ -260,6 +267,7 @@ def _written(
                 table.flush()
                 advance(frame.step - int(rows[-1]["step"]) if rows else 0)
                 rows += new
+        (out / "energies.png").write_bytes(_drawn(rows, len(images)))
     except OSError as error:
         raise click.ClickException(f"--out {out}: {error.strerror}") from error
     return rows

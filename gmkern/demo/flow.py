@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gmkern import random
-from gmkern.demo.digits import PIXELS, Digits, bits_of_points, dequantised, to_levels, to_points
-from gmkern.demo.training import Advance, fit
+from gmkern.demo.digits import PIXELS, Digits, bits_of_points, dequantised, to_levels
+from gmkern.demo.training import Advance, fit_points
 from gmkern.dynamics import Heun, VectorField, simulate
 
 STEPS = 32
@@ -50,28 +50,12 @@ class Velocity(nn.Module):
 
 def train(digits: Digits, *, steps: int, seed: int, advance: Advance) -> Velocity:
     """A velocity field, by flow matching."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Velocity()
 
-        def loss(rows: Tensor) -> Tensor:
-            images = digits.train[rows]
-            end = to_points(images, torch.rand(images.shape))
-            start, t = torch.randn_like(end), torch.rand(len(rows))
-            return F.mse_loss(model(torch.lerp(start, end, t.unsqueeze(1)), t), end - start)
+    def loss(model: Velocity, end: Tensor) -> Tensor:
+        start, t = torch.randn_like(end), torch.rand(len(end))
+        return F.mse_loss(model(torch.lerp(start, end, t.unsqueeze(1)), t), end - start)
 
-        fit(
-            model,
-            loss,
-            rows=len(digits.train),
-            batch=128,
-            steps=steps,
-            learning_rate=2e-3,
-            weight_decay=0.01,
-            average=0.995,
-            advance=advance,
-        )
-    return model
+    return fit_points(Velocity, loss, digits, steps=steps, seed=seed, weight_decay=0.01, advance=advance)
 
 
 def draw(model: Velocity, n: int, *, seed: int, backend: str | None = None) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gmkern import latent, random
-from gmkern.demo.digits import PIXELS, Digits, bits_of_points, dequantised, to_levels, to_points
-from gmkern.demo.training import Advance, fit
+from gmkern.demo.digits import PIXELS, Digits, bits_of_points, dequantised, to_levels
+from gmkern.demo.training import Advance, fit_points
 
 DIM = 16
 WIDTH = 256
@@ -43,27 +43,11 @@ class Autoencoder(nn.Module):
 
 def train(digits: Digits, *, steps: int, seed: int, advance: Advance) -> Autoencoder:
     """An autoencoder, by the evidence lower bound."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Autoencoder()
 
-        def loss(rows: Tensor) -> Tensor:
-            images = digits.train[rows]
-            x = to_points(images, torch.rand(images.shape))
-            return -model.log_weight(x, torch.randn(len(rows), DIM)).mean() / PIXELS
+    def loss(model: Autoencoder, x: Tensor) -> Tensor:
+        return -model.log_weight(x, torch.randn(len(x), DIM)).mean() / PIXELS
 
-        fit(
-            model,
-            loss,
-            rows=len(digits.train),
-            batch=128,
-            steps=steps,
-            learning_rate=2e-3,
-            weight_decay=0.05,
-            average=0.995,
-            advance=advance,
-        )
-    return model
+    return fit_points(Autoencoder, loss, digits, steps=steps, seed=seed, weight_decay=0.05, advance=advance)
 
 
 def draw(model: Autoencoder, n: int, *, seed: int, backend: str | None = None) -> Tensor:

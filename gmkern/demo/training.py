@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from gmkern.demo.digits import Digits, to_points
+
+M = TypeVar("M", bound=nn.Module)
 
 Advance = Callable[[int], None]
 """Told how many more steps are done, by whoever draws the progress."""
@@ -60,6 +65,41 @@ def fit(
         for parameter, mean in zip(parameters, averaged, strict=True):
             parameter.copy_(mean)
     module.eval()
+
+
+def fit_points(
+    make: Callable[[], M],
+    loss: Callable[[M, Tensor], Tensor],
+    digits: Digits,
+    *,
+    steps: int,
+    seed: int,
+    weight_decay: float,
+    advance: Advance,
+) -> M:
+    """A network made and trained from ``seed``, by its loss of dequantised images x [128, 64], dequantised anew each
+    time; torch's own generator stays as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make()
+
+        def of_rows(rows: Tensor) -> Tensor:
+            images = digits.train[rows]
+            return loss(model, to_points(images, torch.rand(images.shape)))
+
+        fit(
+            model,
+            of_rows,
+            rows=len(digits.train),
+            batch=128,
+            steps=steps,
+            learning_rate=2e-3,
+            weight_decay=weight_decay,
+            average=0.995,
+            advance=advance,
+        )
+    return model
 
 
 def _batches(rows: int, batch: int) -> Iterator[Tensor]:

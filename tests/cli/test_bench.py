@@ -71,6 +71,7 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
         (["bench", "neighbours"], 2, "neighbours"),
         (["bench", "--quik"], 2, "--quick"),
         (["bench", "latent", "-o", str(tmp_path)], 2, "--out"),
+        (["bench", "latent", "-o", ""], 1, "--out"),
         (["bench", "latent", "-o", str(tmp_path / "absent" / "bench.md")], 1, "--out"),
     ):
         done = runner.invoke(app, words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,16 @@ def test_colour_and_grey_meet_as_colour(tmp_path, rng):
     assert torch.equal(grey[..., 0], grey[..., 2])
 
 
+def claims_a_terabyte(path: Path) -> None:
+    np.save(path, np.zeros((9, 6), "f4"))
+    path.write_bytes(path.read_bytes().replace(b"(9, 6), }           ", b"(50000000000, 6), } "))
+
+
+def archive_of_text(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("read.txt", "me")
+
+
 def bad_pickle(path: Path) -> None:
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
 
@@ -146,6 +157,10 @@ class Evil:
         ("two.npz:c", lambda path: np.savez(path.parent / "two.npz", a=np.zeros(1)), "'c' is none of them"),
         ("none.npz", lambda path: np.savez(path), "none.npz: holds no array"),
         ("list.pt", lambda path: torch.save([torch.zeros(3)], path), "list.pt: holds no dense tensor"),
+        ("eight.pt", lambda path: torch.save(torch.zeros(9, 6).to(torch.float8_e5m2), path), "holds dtype float8_e5m2"),
+        ("text.npz", archive_of_text, "text.npz: holds something that is not an array"),
+        ("terabyte.npy", claims_a_terabyte, "terabyte.npy: not a readable .npy file"),
+        (f"{'long' * 99}.npy", lambda path: None, ".npy: no such file"),
         ("one.npy", lambda path: np.save(path, np.zeros((1, 6), "f4")), "one.npy: got a tensor of shape [1, 6]"),
         ("nan.npy", lambda path: np.save(path, np.full((9, 6), np.nan)), "nan.npy: got nan at [0, 0]"),
         ("folder", lambda path: path.mkdir(), "folder: holds no images"),

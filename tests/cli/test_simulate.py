@@ -108,6 +108,10 @@ def test_a_table_is_printed_and_copies_differ(file, tmp_path):
         (("-p", "lennard-jones:sigma=1/2"), "--types"),
         (("-p", "lennard-jones:sigma=1/2", "--types", "Ne,H"), "Ar"),
         (("-p", "wca", "--dt", "1e30"), "not finite"),
+        (("-p", "wca", "--dt", "nan"), "--dt: got nan"),
+        (("-p", "wca", "--friction", "inf"), "--friction: got inf"),
+        (("-p", "wca", "--integrator", "euler-maruyama", "--temperature", "1e308"), "--temperature: got 1e+308"),
+        (("-p", "wca", "--steps", 10**30), "--steps"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(file, tmp_path, words, named):
@@ -118,7 +122,9 @@ def test_what_is_wrong_is_said_in_a_line(file, tmp_path, words, named):
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize(("text", "named"), [("", "broken"), ("3\n\nAr 0 0\n", "broken"), ("junk", "broken")])
+@pytest.mark.parametrize(
+    ("text", "named"), [("", "broken"), ("0\n\n", "one or more atoms"), ("3\n\nAr 0 0\n", "broken")]
+)
 def test_a_broken_file_is_named(tmp_path, text, named):
     path = tmp_path / "broken.xyz"
     path.write_text(text)
