@@ -61,9 +61,10 @@ def pairs(
     rows = -(-count // columns)
     gap, below = 0.14 * width, 0.46 * height  # between the two of a pair; for the note
     across, down = 2 * width + 4 * gap, height + below
+    high = rows * down + gap  # room for the first row's frames
 
     def draw(theme: Theme) -> Figure:
-        figure = _figure(theme, 4.6, 4.6 * rows * down / (columns * across))
+        figure = _figure(theme, 4.6, 4.6 * high / (columns * across))
         axes = figure.add_axes((0, 0, 1, 1))
         shades = LinearSegmentedColormap.from_list("ink", [theme.sheet, theme.ink])
         for at in range(count):
@@ -89,7 +90,7 @@ def pairs(
                 color=theme.hues[2] if stands_out else theme.quiet,
             )
         axes.set_xlim(0, columns * across)
-        axes.set_ylim(rows * down - 0.02 * height, -0.02 * height)
+        axes.set_ylim(high - gap, -gap)
         axes.set_axis_off()
         return figure
 
