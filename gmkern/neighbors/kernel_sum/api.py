@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,17 +22,20 @@ KERNELS = (
     "polynomial",
     "linear",
 )
-_SCALED = KERNELS[:4]  # those with a bandwidth, and with a logarithm
+SCALED = KERNELS[:4]  # those with a bandwidth, and with a logarithm
 _COMPILED = ("rbf", "laplace", "rational", "energy", "polynomial")
 
 
-class _Shape(NamedTuple):
+class Shape(NamedTuple):
     """A kernel as the op takes it."""
 
     kernel: str
     exponent: float
     offset: float
     degree: int
+
+
+Mixture = tuple[Tensor, Tensor, Tensor | None]  # rates, weights, log weights
 
 
 def kernel_sum(
@@ -151,7 +154,7 @@ def log_kernel_sum(
     >>> gmkern.neighbors.log_kernel_sum(torch.zeros(1, 1), torch.tensor([[1000.0]]), bandwidth=1.0)
     tensor([-500000.])
     """
-    kernel = _validate.one_of("kernel", kernel, _SCALED)
+    kernel = _validate.one_of("kernel", kernel, SCALED)
     if weights is not None and log_weights is not None:
         raise _validate.bad("log_weights", "them beside weights", "one of the two")
     return _sum(
@@ -185,17 +188,7 @@ def _sum(
         _points.check_excludes(exclude_self, x.shape[1], y.shape[1])
     batched = queries.ndim == 3
     want = None if streamed else tuple(y.shape[:2])  # of numbers of the references
-
-    def numbers(name: str, value: ArrayLike | float | None) -> Tensor:
-        return _numbers(name, 1.0 if value is None else value, x, want, batched)
-
-    if kernel in _SCALED:
-        if bandwidth is None:
-            raise _validate.bad("bandwidth", "None", f"a positive number, or one a reference, for kernel={kernel!r}")
-    elif bandwidth is not None:
-        raise _validate.bad("bandwidth", bandwidth, f"None for kernel={kernel!r}, which has no scale")
-    shape, rates = _shape(kernel, numbers("bandwidth", bandwidth), x.shape[-1], alpha, degree, gamma, coef0)
-    mixture = rates, numbers("weights", weights), None if log_weights is None else numbers("log_weights", log_weights)
+    mixture, shape = mixture_of(x, want, batched, kernel, bandwidth, weights, log_weights, alpha, degree, gamma, coef0)
     reason = _backend.on_cpu(x.device)
     served = "takes references in memory" if streamed else None
     chosen = _backend.choose(name, backend, [("cpu", reason), ("reference", served)])
@@ -213,8 +206,8 @@ def _sum(
 def _streamed(
     x: Tensor,
     references: ArrayLike | Iterable[ArrayLike] | None,
-    mixture: tuple[Tensor | None, ...],
-    shape: _Shape,
+    mixture: Mixture,
+    shape: Shape,
     exclude_self: bool,
     progress: bool,
 ) -> Tensor:
@@ -222,16 +215,14 @@ def _streamed(
     for name, t in zip(names, mixture, strict=True):
         if t is not None:
             _stream.check_detached(name, t)
-    state = x.new_zeros((1, x.shape[1], 17), dtype=torch.float64)  # sixteen lanes and the peak
-    state[..., 16] = -torch.inf
+    state = no_terms(x)
 
     def add(y: Tensor, first: int) -> Tensor:
         part = [
             None if t is None else _stream.rows_of(name, t, first, y.shape[1])
             for name, t in zip(names, mixture, strict=True)
         ]
-        code = _COMPILED.index(shape.kernel)
-        return _points.called(ops.kernel_sum_resume, state, x, y, *part, code, *shape[1:], exclude_self, first)
+        return with_terms(state, x, y, part, shape, exclude_self, first)
 
     total = 0
     for next_state, first, count in _stream.each_chunk(references, x, "kernel sums", progress, add):
@@ -240,27 +231,81 @@ def _streamed(
     for name, t in zip(names, mixture, strict=True):
         if t is not None:
             _stream.check_all_used(name, t, total)
-    return ops.kernel_sum_total(state, mixture[2] is not None)[0].to(_points.accumulated(x.dtype))
+    return sum_of(state, x, mixture[2] is not None)
+
+
+def no_terms(x: Tensor) -> Tensor:
+    """The sums of queries [1, N, D] before their first term: [1, N, 17] float64, sixteen lanes and the peak."""
+    state = x.new_zeros((1, x.shape[1], 17), dtype=torch.float64)
+    state[..., 16] = -torch.inf
+    return state
+
+
+def with_terms(
+    state: Tensor,
+    x: Tensor,
+    y: Tensor,
+    mixture: Sequence[Tensor | None],
+    shape: Shape,
+    exclude_self: bool,
+    first: int,
+) -> Tensor:
+    """The sums with references y [1, m, D] added, the first of them number ``first``, a multiple of 16."""
+    code = _COMPILED.index(shape.kernel)
+    return _points.called(ops.kernel_sum_resume, state, x, y, *mixture, code, *shape[1:], exclude_self, first)
+
+
+def sum_of(state: Tensor, x: Tensor, log: bool) -> Tensor:
+    """The sums [N], or their logarithms, in the dtype of results."""
+    return ops.kernel_sum_total(state, log)[0].to(_points.accumulated(x.dtype))
+
+
+def mixture_of(
+    x: Tensor,
+    want: tuple[int, ...] | None,
+    batched: bool,
+    kernel: str,
+    bandwidth: ArrayLike | float | None,
+    weights: ArrayLike | None,
+    log_weights: ArrayLike | float | None,
+    alpha: float,
+    degree: int,
+    gamma: float | None,
+    coef0: float,
+) -> tuple[Mixture, Shape]:
+    """Rates, weights and log weights ([] or [B, M], ``want`` where M is known), and the kernel as the op takes it."""
+
+    def numbers(name: str, value: ArrayLike | float | None) -> Tensor:
+        return _numbers(name, 1.0 if value is None else value, x, want, batched)
+
+    if kernel in SCALED:
+        if bandwidth is None:
+            raise _validate.bad("bandwidth", "None", f"a positive number, or one a reference, for kernel={kernel!r}")
+    elif bandwidth is not None:
+        raise _validate.bad("bandwidth", bandwidth, f"None for kernel={kernel!r}, which has no scale")
+    shape, rates = _shape(kernel, numbers("bandwidth", bandwidth), x.shape[-1], alpha, degree, gamma, coef0)
+    mixture = rates, numbers("weights", weights), None if log_weights is None else numbers("log_weights", log_weights)
+    return mixture, shape
 
 
 def _shape(
     kernel: str, h: Tensor, dim: int, alpha: float, degree: int, gamma: float | None, coef0: float
-) -> tuple[_Shape, Tensor]:
+) -> tuple[Shape, Tensor]:
     """The op's kernel, and the rates that bandwidths h stand for (1 where there are none)."""
     if kernel == "rbf":
-        return _Shape("rbf", 1.0, 0.0, 1), 0.5 / (h * h)
+        return Shape("rbf", 1.0, 0.0, 1), 0.5 / (h * h)
     if kernel == "laplace":
-        return _Shape("laplace", 1.0, 0.0, 1), 1.0 / h
+        return Shape("laplace", 1.0, 0.0, 1), 1.0 / h
     if kernel == "rational_quadratic":
         alpha = _validate.number("alpha", alpha, above=0.0)
-        return _Shape("rational", alpha, 0.0, 1), (0.5 / alpha) / (h * h)
+        return Shape("rational", alpha, 0.0, 1), (0.5 / alpha) / (h * h)
     if kernel == "inverse_multiquadric":
-        return _Shape("rational", 0.5, 0.0, 1), 1.0 / (h * h)
+        return Shape("rational", 0.5, 0.0, 1), 1.0 / (h * h)
     if kernel == "polynomial":
         slope = 1.0 / dim if gamma is None else _validate.number("gamma", gamma, above=0.0)
         degree = _validate.integer("degree", degree, low=1, high=64)
-        return _Shape("polynomial", 1.0, _validate.number("coef0", coef0), degree), h * slope
-    return _Shape("polynomial" if kernel == "linear" else "energy", 1.0, 0.0, 1), h
+        return Shape("polynomial", 1.0, _validate.number("coef0", coef0), degree), h * slope
+    return Shape("polynomial" if kernel == "linear" else "energy", 1.0, 0.0, 1), h
 
 
 def _numbers(name: str, value: ArrayLike | float, x: Tensor, want: tuple[int, ...] | None, batched: bool) -> Tensor:

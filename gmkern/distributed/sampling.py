@@ -1,0 +1,195 @@
+"""Samples split over ranks by their ids: the same bits for any number of ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gmkern import _validate, decode, dynamics, latent
+from gmkern.decode import Generation
+from gmkern.distributed._group import Group
+from gmkern.dynamics import Trajectory
+
+
+def share(n: int, group: dist.ProcessGroup | None = None) -> slice:
+    """Which of n rows are this rank's: shares follow each other and differ by one row at most.
+
+    Parameters
+    ----------
+    n : rows of all ranks, 0 or more.
+    group : None takes the default group.
+
+    Raises
+    ------
+    RuntimeError : without a process group. ValueError : naming n.
+    """
+    n = _validate.integer("n", n, low=0)
+    at = Group("distributed.share", group, torch.device("cpu"))
+    return slice(n * at.rank // at.size, n * (at.rank + 1) // at.size)
+
+
+def sample(
+    decoder: nn.Module,
+    n: int,
+    *,
+    sample_ids: Any = None,
+    seed: int | Tensor,
+    group: dist.ProcessGroup | None = None,
+    **options: Any,
+) -> Tensor:
+    """This rank's share of :func:`gmkern.latent.sample`'s n samples.
+
+    Parameters
+    ----------
+    decoder, n, sample_ids, seed, **options : as for :func:`gmkern.latent.sample`, those of all ranks.
+    group : None takes the default group.
+
+    Returns
+    -------
+    Tensor [m, ...], rows ``share(n)`` of what one process draws, to the bit; one after another they are all n.
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`gmkern.latent.sample`. RuntimeError on the other ranks then, and where ranks
+        differ in n, version, device or instruction set.
+
+    Notes
+    -----
+    No sample travels. Gradients are this rank's own: wrap the decoder in DDP, or reduce them as you do.
+    """
+    at = Group("distributed.sample", group, _device_of(decoder))
+    rows = at.agree(lambda: (share(n, group), f"n={n}"), same_bits=True)
+    ids, seeds = _ids(sample_ids, n)[rows], _cut("seed", seed, n, rows)
+    return latent.sample(decoder, rows.stop - rows.start, seed=seeds, sample_ids=ids, **options)
+
+
+def generate(
+    model: Any,
+    prompts: Any = None,
+    *,
+    n: int | None = None,
+    num_samples: int = 1,
+    sample_ids: Any = None,
+    group: dist.ProcessGroup | None = None,
+    **options: Any,
+) -> Generation:
+    """This rank's share of :func:`gmkern.decode.generate`'s rows.
+
+    Parameters
+    ----------
+    model, prompts, n, num_samples, sample_ids, **options : as for :func:`gmkern.decode.generate`, those of all ranks:
+        tensors with a number a row are cut with the rows.
+    group : None takes the default group.
+
+    Returns
+    -------
+    Generation of the rows of prompts ``share(P)``, P being the number of prompts (or n): siblings stay together. They
+    are those of one process, to the bit.
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`gmkern.decode.generate`. RuntimeError on the other ranks then, and where ranks
+        differ in P, num_samples, version, device or instruction set.
+    """
+
+    def check() -> tuple[tuple[int, int], str]:
+        each = _validate.integer("num_samples", num_samples, low=1)
+        if prompts is None:
+            count = _validate.integer("n", n, low=0)
+        else:
+            count = len(prompts)
+            if n is not None:
+                raise _validate.bad("n", str(n), "None where prompts are given")
+        return (count, each), f"{count} prompts, num_samples={each}"
+
+    at = Group("distributed.generate", group, _device_of(model))
+    count, each = at.agree(check, same_bits=True)
+    some = share(count, group)
+    rows, total = slice(some.start * each, some.stop * each), count * each
+    cut = {name: _cut(name, value, total, rows) for name, value in options.items()}
+    given = {"n": some.stop - some.start} if prompts is None else {"prompts": prompts[some]}
+    ids = _ids(sample_ids, total)[rows]
+    return decode.generate(model, **given, num_samples=each, sample_ids=ids, **cut)
+
+
+def simulate(
+    field: Any,
+    positions: Tensor | np.ndarray,
+    *,
+    sample_ids: Any = None,
+    group: dist.ProcessGroup | None = None,
+    **options: Any,
+) -> Trajectory:
+    """This rank's share of :func:`gmkern.dynamics.simulate`'s systems.
+
+    Parameters
+    ----------
+    field, positions, sample_ids, **options : as for :func:`gmkern.dynamics.simulate`, those of all ranks. Positions are
+        [S, N, D] (or [S, ...] of a ``VectorField``), and tensors whose first size is S are cut with them; where N is S
+        too, give masses and types as [S, N].
+    group : None takes the default group.
+
+    Returns
+    -------
+    Trajectory of the systems ``share(S)``: those of one process, to the bit.
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`gmkern.dynamics.simulate`, and for ``system_ptr``: cut ragged systems yourself,
+        and give ``sample_ids``. RuntimeError on the other ranks then, and where ranks differ in S, version, device or
+        instruction set.
+    """
+
+    def check() -> tuple[int, str]:
+        x = _validate.tensor("positions", positions)
+        if options.get("system_ptr") is not None:
+            raise _validate.bad("system_ptr", options["system_ptr"], "None over ranks: give each its own systems")
+        if x.ndim < 2:
+            raise _validate.bad("positions", x, "shape [S, ...], a row a system")
+        return x.shape[0], f"S={x.shape[0]}"
+
+    device = positions.device if isinstance(positions, Tensor) else torch.device("cpu")
+    at = Group("distributed.simulate", group, device)
+    systems = at.agree(check, same_bits=True)
+    rows = share(systems, group)
+    cut = {name: _cut(name, value, systems, rows) for name, value in options.items()}
+    ids = _ids(sample_ids, systems)[rows]
+    return dynamics.simulate(field, positions[rows], sample_ids=ids, **cut)
+
+
+def _ids(sample_ids: Any, rows: int) -> Tensor:
+    return _validate.sample_ids(sample_ids, torch.device("cpu"), rows=rows)
+
+
+def _cut(name: str, value: Any, count: int, rows: slice) -> Any:
+    """What is one a row, cut to the share; anything else as it is."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, (type, nn.Module)):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        cut = {key: _cut(key, held, count, rows) for key, held in fields.items()}
+        return dataclasses.replace(value, **cut) if any(cut[key] is not fields[key] for key in cut) else value
+    if isinstance(value, (Tensor, np.ndarray)):
+        if value.ndim == 2 and value.shape[1] == count and name in _SCHEDULES:
+            return value[:, rows]
+        return value[rows] if value.ndim and value.shape[0] == count and count > 1 else value
+    if (
+        isinstance(value, Sequence)
+        and not isinstance(value, (str, bytes))
+        and name == "prompts"
+        and len(value) == count
+    ):
+        return value[rows]
+    return value
+
+
+_SCHEDULES = ("dt", "temperature", "friction", "noise")  # an integrator's numbers, [steps, S]
+
+
+def _device_of(model: Any) -> torch.device:
+    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
+    return next((p.device for p in parameters), torch.device("cpu"))
