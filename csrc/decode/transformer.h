@@ -55,6 +55,7 @@ struct LinearArgs {
     int64_t x_stride, out_stride, rows, inputs;
     Epilogue epilogue;
     WeightFormat format;
+    bool far = false;  // the weights come from memory at each step: worth asking for ahead of their use
 };
 
 struct NormArgs {

@@ -10,6 +10,8 @@ namespace {
 
 // Below this many multiply-adds a thread's start costs more than its help.
 constexpr int64_t kSpreadWork = 1 << 18;
+// A model of this many floats is read from memory, or a far cache, at each step.
+constexpr int64_t kFar = int64_t(1) << 21;
 
 int64_t take(int64_t* at, int64_t count) {
     const int64_t here = *at;
@@ -107,7 +109,8 @@ void Engine::linear(const PackedLinear& m, const float* x, int64_t x_stride, flo
                           rows,
                           m.inputs,
                           kind,
-                          shape_.format};
+                          shape_.format,
+                          layout_.size >= kFar};
     const int64_t panels = m.outputs / kLanes, unit = 8;  // panels that a thread takes together
     share(spread, (panels + unit - 1) / unit, rows * m.inputs * m.outputs,
           [&](int64_t begin, int64_t end) { linear_body_(args, begin * unit, std::min(end * unit, panels)); });

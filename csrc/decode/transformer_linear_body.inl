@@ -72,13 +72,20 @@ GM_HD f32x16 widened(u32x16 word, int i) {
     return convert<float>(bit_cast<int32_t>(word << (24 - 8 * i)) >> 24);
 }
 
+// What is wanted soon: as many words of each of `panels` panels as are read now. A hint: it may point past the weights.
+struct Ahead {
+    const uint32_t* from;
+    int panels;
+};
+
 // sum[r][c] += x[r][k] w[c][k] for k < inputs; panels stand `step` words apart.
 template <WeightFormat F, int R, int C>
 GM_HD void accumulate(const float* x, int64_t stride, const uint32_t* w, int64_t step, int64_t inputs,
-                      f32x16 (&sum)[R][C]) {
+                      f32x16 (&sum)[R][C], Ahead ahead = {nullptr, 0}) {
     constexpr int each = weights_per_word(F);
     const int64_t whole = inputs / each;
     for (int64_t word = 0; word < whole; ++word) {
+        for (int c = 0; c < ahead.panels; ++c) __builtin_prefetch(ahead.from + c * step + word * kLanes, 0, 2);
         u32x16 words[C];
         for (int c = 0; c < C; ++c) words[c] = u32x16::load(w + c * step + word * kLanes);
         for (int i = 0; i < each; ++i) {
@@ -114,34 +121,41 @@ GM_HD void tile(const LinearArgs& a, int64_t row, int64_t panel) {
 // Inputs [first, first + count) of R rows and C panels: fp32 weights, each panel's `step` words from the last.
 template <int R, int C>
 GM_HD void piece(const LinearArgs& a, int64_t row, int64_t first, int64_t count, const uint32_t* w, int64_t step,
-                 float* sums) {
+                 float* sums, Ahead ahead) {
     f32x16 sum[R][C];
     for (int r = 0; r < R; ++r)
         for (int c = 0; c < C; ++c) sum[r][c] = f32x16::load(sums + (r * C + c) * kLanes);
-    accumulate<WeightFormat::fp32, R, C>(a.x + row * a.x_stride + first, a.x_stride, w, step, count, sum);
+    accumulate<WeightFormat::fp32, R, C>(a.x + row * a.x_stride + first, a.x_stride, w, step, count, sum, ahead);
     for (int r = 0; r < R; ++r)
         for (int c = 0; c < C; ++c) sum[r][c].store(sums + (r * C + c) * kLanes);
 }
 
-// The same of any number of rows.
+// The same of any number of rows. Each tile asks for its part of `next`, the weights that follow (null: they are near),
+// so that memory is read while products are made.
 template <int C>
 void pieces(const LinearArgs& a, int64_t begin, int64_t rows, int64_t first, int64_t count, const uint32_t* w,
-            int64_t step, float* sums) {
+            int64_t step, const uint32_t* next, float* sums) {
+    const int tiles = static_cast<int>((rows + kRows - 1) / kRows), part = (C + tiles - 1) / tiles;
     int64_t row = 0;
+    const auto ahead = [&]() -> Ahead {
+        const int asked = static_cast<int>(row / kRows) * part;
+        if (!next || asked >= C) return {nullptr, 0};
+        return {next + asked * step, asked + part > C ? C - asked : part};
+    };
     for (; row + kRows <= rows; row += kRows)
-        piece<kRows, C>(a, begin + row, first, count, w, step, sums + row * C * kLanes);
+        piece<kRows, C>(a, begin + row, first, count, w, step, sums + row * C * kLanes, ahead());
     float* rest = sums + row * C * kLanes;
     switch (rows - row) {
         case 5:
-            return piece<(kRows > 5 ? 5 : 1), C>(a, begin + row, first, count, w, step, rest);
+            return piece<(kRows > 5 ? 5 : 1), C>(a, begin + row, first, count, w, step, rest, ahead());
         case 4:
-            return piece<(kRows > 4 ? 4 : 1), C>(a, begin + row, first, count, w, step, rest);
+            return piece<(kRows > 4 ? 4 : 1), C>(a, begin + row, first, count, w, step, rest, ahead());
         case 3:
-            return piece<(kRows > 3 ? 3 : 1), C>(a, begin + row, first, count, w, step, rest);
+            return piece<(kRows > 3 ? 3 : 1), C>(a, begin + row, first, count, w, step, rest, ahead());
         case 2:
-            return piece<(kRows > 2 ? 2 : 1), C>(a, begin + row, first, count, w, step, rest);
+            return piece<(kRows > 2 ? 2 : 1), C>(a, begin + row, first, count, w, step, rest, ahead());
         case 1:
-            return piece<1, C>(a, begin + row, first, count, w, step, rest);
+            return piece<1, C>(a, begin + row, first, count, w, step, rest, ahead());
         default:
             return;
     }
@@ -169,6 +183,8 @@ __attribute__((noinline)) void passing_rows(const LinearArgs& a, int64_t panel) 
         for (int64_t first = 0; first < a.inputs; first += kBlock) {
             const int64_t count = a.inputs - first < kBlock ? a.inputs - first : kBlock;
             const uint32_t* w = weight + first / weights_per_word(a.format) * kLanes;
+            const uint32_t* next = first + kBlock < a.inputs ? w + kBlock * kLanes : weight + C * step;
+            if (!a.far) next = nullptr;
             int64_t apart = step;
             if (a.format != WeightFormat::fp32) {
                 for (int c = 0; c < C; ++c)
@@ -178,8 +194,9 @@ __attribute__((noinline)) void passing_rows(const LinearArgs& a, int64_t panel) 
                         widen_block<WeightFormat::int8>(w + c * step, count, wide + c * kBlock * kLanes);
                 w = reinterpret_cast<const uint32_t*>(wide);
                 apart = kBlock * kLanes;
+                next = nullptr;
             }
-            pieces<C>(a, begin, rows, first, count, w, apart, sums);
+            pieces<C>(a, begin, rows, first, count, w, apart, next, sums);
         }
         for (int64_t row = 0; row < rows; row += kRows)
             finish(a, sums + row * C * kLanes, begin + row, panel,
