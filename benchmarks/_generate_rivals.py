@@ -74,6 +74,7 @@ def hugging_face(model: Transformer) -> Any:
             bos_token_id=0,
             eos_token_id=None,
             pad_token_id=0,
+            tie_word_embeddings=c.tie_embeddings,
         )
     )
     gpt2.load_state_dict(model.hf_state_dict("gpt2"))

@@ -13,9 +13,11 @@ of rows agree to their last token). A package that is not installed is named as 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,10 +53,11 @@ class Case(NamedTuple):
     rows: int
     length: int
     marks: dict[str, float]
-    ends: int = 0  # how many tokens end a row; 0: all rows have one length
+    shortest: int = 0  # rows end after lengths spread from here to ``length``; 0: all have one length
 
     def __str__(self) -> str:
-        return f"{self.model} B={self.rows} T={self.length}" + (f" ragged ({self.ends} end tokens)" * (self.ends > 0))
+        spread = f" ragged (from {self.shortest})" if self.shortest else ""
+        return f"{self.model} B={self.rows} T={self.length}{spread}"
 
 
 CASES = {
@@ -63,11 +66,11 @@ CASES = {
         Case("small", 16, 128, {"transformers": 8, "ctranslate2": 1.3, "floor": 0.6}),
         Case("small", 256, 64, {"transformers": 4, "ctranslate2": 1.3, "floor": 0.6}),
     ],
-    "ragged": [Case("small", 256, 256, {"transformers": 8}, 4)],
+    "ragged": [Case("small", 256, 256, {"transformers": 8}, 8)],
     "124M": [
         Case("124M", 1, 48, {"transformers": 2.2, "ctranslate2": 1, "floor": 0.85, "bfloat16": 1.6, "int8": 2.5}),
         Case("124M", 16, 12, {"floor": 0.6, "ctranslate2": 1.3}),
-        Case("124M", 256, 4, {"floor": 0.6, "ctranslate2": 1.3}),
+        Case("124M", 256, 2, {"floor": 0.6, "ctranslate2": 1.3}),
     ],
 }
 
@@ -106,13 +109,28 @@ def agreement(done: Generation, tokens: Tensor) -> float:
 
 
 def prepared(case: Case) -> tuple[Transformer, Tensor, list[int]]:
-    """The model of a case, its prompts [rows, 1] and its end tokens."""
+    """The model of a case, its prompts [rows, 1] and its end tokens.
+
+    Where rows end, the model counts: its head's row of token t is the embedding of token t - 1, so that the likeliest
+    token is the next number, and 0, the end token, comes after as many tokens as the prompt says. The work is that of
+    any model of its shape, and every rival draws the same lengths from the same weights.
+    """
     torch.manual_seed(0)
-    model = Transformer(MODELS[case.model]).eval()
+    config = MODELS[case.model]
+    model = Transformer(config if not case.shortest else dataclasses.replace(config, tie_embeddings=False)).eval()
     with torch.no_grad():
         model.embedding.weight *= 5  # logits far enough apart that greedy tokens are not near ties
-    prompts = torch.arange(case.rows).unsqueeze(1) * 7 % MODELS[case.model].vocab_size
-    return model, prompts, list(range(1, case.ends + 1))
+        if case.shortest:
+            model.head_weight.copy_(model.embedding.weight.roll(1, 0))
+    if not case.shortest:
+        return model, torch.arange(case.rows).unsqueeze(1) * 7 % config.vocab_size, []
+    return model, (config.vocab_size - wanted_lengths(case)).unsqueeze(1), [0]
+
+
+def wanted_lengths(case: Case) -> Tensor:
+    """Of a ragged case's rows, evenly spread and shuffled: [rows]."""
+    spread = torch.linspace(case.shortest, case.length, case.rows).round().long()
+    return spread[torch.randperm(case.rows, generator=torch.Generator().manual_seed(1))]
 
 
 def measure(case: Case, rounds: int, ceilings: dict[str, float]) -> dict[str, Any]:
@@ -126,6 +144,8 @@ def measure(case: Case, rounds: int, ceilings: dict[str, float]) -> dict[str, An
 
     formats = [f for f in BYTES if f == "float32" or f in case.marks]
     done = {format: ours(format) for format in formats}
+    if case.shortest:
+        assert torch.equal(done["float32"].lengths, wanted_lengths(case)), "the rows do not end where they should"
     runs = {format: _in_torch(lambda format=format: ours(format).tokens, cpus) for format in formats}
     runs |= rivals(model, prompts, case.length, ends, cpus)
     agree = {name: agreement(done["float32"], run[1]()) for name, run in runs.items() if name not in BYTES}
@@ -170,26 +190,41 @@ def show(row: dict[str, Any]) -> None:
         print(line, flush=True)
 
 
+def products_of(outputs: int, inputs: int, rows: int) -> dict[str, Callable[[], Tensor]]:
+    """x [rows, inputs] times weights [outputs, inputs]: ours, as the head of a model with little else, and PyTorch's,
+    with the weights as they are and transposed in memory."""
+    model = Transformer(TransformerConfig(outputs, 1, 1, inputs, 16, d_ff=16, position="none", tie_embeddings=False))
+    held, weight, x = packed.pack(model), model.head_weight.detach(), torch.randn(rows, inputs)
+    turned = weight.t().contiguous()
+    runs: dict[str, Callable[[], Tensor]] = {
+        "gmkern": lambda: ops.transformer_head(held.weights, x, held.shape, held.reals),
+        "linear": lambda: torch.nn.functional.linear(x, weight),
+        "product": lambda: x @ turned,
+    }
+    bound = 2 * inputs * 2**-24 * float((x.abs() @ turned.abs()).max())  # fp32 sums of `inputs` terms, in two orders
+    assert (runs["gmkern"]() - runs["linear"]()).abs().max() <= bound
+    return runs
+
+
 def cost_of_one_order(rounds: int) -> None:
-    """One order of sums a row, whatever its batch, beside PyTorch's product, which is free to choose."""
-    model = Transformer(MODELS["124M"])
-    weights, head = packed.pack(model), model.head_weight.detach()
+    """One order of sums a row, whatever its batch, beside PyTorch's products, which are free to choose: all products of
+    a step of the 124M model, one shape at a time. PyTorch's is the faster of its two."""
+    width, wide = MODELS["124M"].d_model, MODELS["124M"].d_ff
+    shapes = {(3 * width, width): 12, (width, width): 12, (wide, width): 12, (width, wide): 12, (50257, width): 1}
     for rows in (1, 16, 256):
-        hidden = torch.randn(rows, head.shape[1])
-        runs = {
-            "gmkern": lambda h=hidden: ops.transformer_head(weights.weights, h, weights.shape, weights.reals),
-            "torch": lambda h=hidden: h @ head.t(),
-        }
-        # K terms in fp32, in two orders
-        bound = 2 * 768 * 2**-24 * float((hidden.abs() @ head.abs().t()).max())
-        assert (runs["gmkern"]() - runs["torch"]()).abs().max() <= bound
-        times: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(2 * rounds):
-            for name, run in runs.items():
-                times[name].append(clock(run))
-        ours, theirs = (statistics.median(taken) for taken in times.values())
-        told = f"  head of {rows:3d} rows: {ours * 1e3:7.2f} ms, torch.matmul {theirs * 1e3:7.2f} ms"
-        print(told + f": {ours / theirs:.2f} of its time" + judged(theirs / ours, 1 / 1.1), flush=True)
+        total = [0.0, 0.0]
+        for (outputs, inputs), count in shapes.items():
+            runs = products_of(outputs, inputs, rows)
+            times: dict[str, list[float]] = {name: [] for name in runs}
+            for _ in range(4 * rounds):
+                for name, run in runs.items():
+                    times[name].append(clock(run))
+            own, *free = (statistics.median(taken) * 1e3 for taken in times.values())
+            told = f"  {rows:3d} rows, {inputs:4d} to {outputs:5d}: {own:8.3f} ms, PyTorch {min(free):8.3f} ms"
+            print(f"{told}: {own / min(free):.2f} of its time", flush=True)
+            total = [total[0] + count * own, total[1] + count * min(free)]
+        told = f"  {rows:3d} rows, all of a step: {total[0]:8.2f} ms, PyTorch {total[1]:8.2f} ms"
+        print(f"{told}: {total[0] / total[1]:.2f} of its time" + judged(total[1] / total[0], 1 / 1.1), flush=True)
 
 
 @torch.inference_mode()
