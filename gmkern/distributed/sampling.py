@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gmkern import _validate, decode, dynamics, latent
-from gmkern.decode import Generation
+from gmkern.decode import Generation, Guidance, SamplingParams
 from gmkern.distributed._group import Group
 from gmkern.dynamics import Trajectory
+from gmkern.dynamics.integrators import Integrator
 
 
 def share(n: int, group: dist.ProcessGroup | None = None) -> slice:
@@ -84,7 +84,7 @@ def generate(
     Parameters
     ----------
     model, prompts, n, num_samples, sample_ids, **options : as for :func:`gmkern.decode.generate`, those of all ranks:
-        tensors with a number a row are cut with the rows.
+        what is one a row (params, seed, epsilon, guidance) is cut with the rows.
     group : None takes the default group.
 
     Returns
@@ -131,8 +131,8 @@ def simulate(
     Parameters
     ----------
     field, positions, sample_ids, **options : as for :func:`gmkern.dynamics.simulate`, those of all ranks. Positions are
-        [S, N, D] (or [S, ...] of a ``VectorField``), and tensors whose first size is S are cut with them; where N is S
-        too, give masses and types as [S, N].
+        [S, N, D] (or [S, ...] of a ``VectorField``); what is one a system is cut with them: masses and types [S, N],
+        a cell [S, D, D], an integrator's numbers.
     group : None takes the default group.
 
     Returns
@@ -167,27 +167,37 @@ def _ids(sample_ids: Any, rows: int) -> Tensor:
     return _validate.sample_ids(sample_ids, torch.device("cpu"), rows=rows)
 
 
+# Arguments that may be one a row, and of how many dimensions they then are at least: [D, D] is one cell for all.
+_PER_ROW = {
+    **dict.fromkeys(("seed", "epsilon", "scale", *(f.name for f in dataclasses.fields(SamplingParams))), 1),
+    **dict.fromkeys(("velocities", "masses", "types"), 2),
+    "cell": 3,
+}
+
+
 def _cut(name: str, value: Any, count: int, rows: slice) -> Any:
     """What is one a row, cut to the share; anything else as it is."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, (type, nn.Module)):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
-        cut = {key: _cut(key, held, count, rows) for key, held in fields.items()}
-        return dataclasses.replace(value, **cut) if any(cut[key] is not fields[key] for key in cut) else value
-    if isinstance(value, (Tensor, np.ndarray)):
-        if value.ndim == 2 and value.shape[1] == count and name in _SCHEDULES:
-            return value[:, rows]
-        return value[rows] if value.ndim and value.shape[0] == count and count > 1 else value
-    if (
-        isinstance(value, Sequence)
-        and not isinstance(value, (str, bytes))
-        and name == "prompts"
-        and len(value) == count
-    ):
-        return value[rows]
+    if isinstance(value, (SamplingParams, Guidance, Integrator)):
+        held_in: Any = value  # each is a dataclass
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(held_in)}
+        how = _cut_schedule if isinstance(value, Integrator) else _cut
+        return dataclasses.replace(held_in, **{key: how(key, held, count, rows) for key, held in fields.items()})
+    if name == "prompts":  # a guidance's: one a row, or one for all
+        each = not isinstance(value, (str, bytes)) and len(value) == count and not isinstance(value[0], int)
+        return value[rows] if each and getattr(value, "ndim", 2) == 2 else value
+    if name not in _PER_ROW or value is None or np.ndim(value) < _PER_ROW[name]:
+        return value
+    return value[rows] if len(value) == count else value
+
+
+def _cut_schedule(name: str, value: Any, count: int, rows: slice) -> Any:
+    """An integrator's numbers: one, [S], or a schedule [steps, 1] or [steps, S]."""
+    numbers = value if isinstance(value, Tensor) else np.asarray(value)
+    if numbers.ndim == 1 and len(numbers) == count:
+        return numbers[rows] if rows.stop > rows.start else float(numbers[0])  # of no system: any number serves
+    if numbers.ndim == 2 and numbers.shape[1] == count > 1:
+        return numbers[:, rows] if rows.stop > rows.start else numbers[:, :1]
     return value
-
-
-_SCHEDULES = ("dt", "temperature", "friction", "noise")  # an integrator's numbers, [steps, S]
 
 
 def _device_of(model: Any) -> torch.device:

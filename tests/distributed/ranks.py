@@ -37,6 +37,14 @@ def decoder() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
+def alike(grid: Tensor) -> dict[str, Any]:
+    """Three systems, three dimensions, three steps: sizes alone do not tell what is one a system."""
+    return {
+        "positions": grid.repeat(3, 1, 1), "steps": 3, "seed": 4, "cell": 4 * torch.eye(3), "pbc": True,
+        "integrator": BAOAB(torch.full((3, 1), 0.002), [0.1, 0.3, 0.6], 1.0), "masses": torch.linspace(1, 2, 8),
+    }  # fmt: skip
+
+
 def everything(size: int) -> dict[str, Any]:
     """Each collective's result on this rank."""
     queries, references = cloud(37, 0), cloud(500, 1)
@@ -78,6 +86,12 @@ def everything(size: int) -> dict[str, Any]:
         seed=4,
     )
     out["simulate"] = (run.positions, run.velocities)
+    run = distributed.simulate(LennardJones(cutoff=1.4), **alike(grid))
+    out["alike"] = (run.positions, run.velocities)
+    drawn = distributed.generate(
+        model(), n=3, max_new_tokens=6, end_token=torch.tensor([3, 5, 7]), seed=torch.tensor([1, 2, 3])
+    )
+    out["ends"] = tuple(drawn)
     return out
 
 

@@ -83,6 +83,11 @@ def test_ranks_give_the_bits_of_one_process(size: int, tmp_path: Path) -> None:
         integrator=dynamics.BAOAB(0.002, torch.linspace(0.1, 0.6, 6), 1.0),
     )  # fmt: skip
     assert_same(joined(parts, "simulate"), (run.positions, run.velocities))
+    run = dynamics.simulate(dynamics.LennardJones(cutoff=1.4), **ranks.alike(grid))
+    assert_same(joined(parts, "alike"), (run.positions, run.velocities))
+    ends, seeds = torch.tensor([3, 5, 7]), torch.tensor([1, 2, 3])
+    drawn = decode.generate(ranks.model(), n=3, max_new_tokens=6, end_token=ends, seed=seeds)
+    assert_same(joined(parts, "ends"), tuple(drawn))
 
 
 def test_a_mistake_of_one_rank_is_told_to_all(tmp_path: Path) -> None:
