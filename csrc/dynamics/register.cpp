@@ -41,4 +41,17 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
     m.def(
         "neighbor_list(Tensor positions, Tensor system_ptr, Tensor cell, Tensor fractions, int[] repeats, "
         "float cutoff, bool half, SymInt capacity) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+    // One layer of an equivariant graph network of H features an atom. weights, of the positions' dtype, are its linear
+    // layers one after another, each [out, in] then its bias: messages [H, 2 H + 1] (of i, of j, squared distance),
+    // [H, H]; update [H, 2 H] (features, sum of messages), [H, H]; and where it moves its atoms [H, H] and, without a
+    // bias, [1, H]. cutoff: inf for none; neighbors: what sums over neighbours are divided by.
+    // -> positions [M, D], features [M, H], sums of messages [M, H]
+    m.def(
+        "egnn_layer(Tensor positions, Tensor features, Tensor weights, Tensor system_ptr, Tensor cell, "
+        "Tensor inverse, bool moves, float cutoff, float neighbors) -> (Tensor, Tensor, Tensor)");
+    // -> the gradients of positions, features and weights (none, [0], unless with_weights)
+    m.def(
+        "egnn_layer_backward(Tensor positions, Tensor features, Tensor weights, Tensor system_ptr, Tensor cell, "
+        "Tensor inverse, bool moves, float cutoff, float neighbors, Tensor sums, Tensor grad_positions, "
+        "Tensor grad_features, bool with_weights) -> (Tensor, Tensor, Tensor)");
 }

@@ -1,5 +1,6 @@
 """Batched dynamics of small systems: force fields, energies and forces, trajectories. See docs/dynamics.md."""
 
+from gmkern.dynamics.egnn import EGNN
 from gmkern.dynamics.energy import EnergyAndForces, energy_and_forces
 from gmkern.dynamics.fields import (
     WCA,
@@ -20,6 +21,7 @@ from gmkern.dynamics.trajectory import PathLogProb, Trajectory, path_log_prob, s
 
 __all__ = [
     "BAOAB",
+    "EGNN",
     "RK4",
     "WCA",
     "Coulomb",

@@ -464,9 +464,6 @@ class VectorField:
         return out.to(x.dtype)
 
 
-Field = Potential | VectorField
-
-
 @dataclass(frozen=True)
 class Packed:
     """A potential as the ops take it."""

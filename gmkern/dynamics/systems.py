@@ -55,6 +55,14 @@ class Systems:
             return values.reshape(self.count, self.largest)
         return values[self._rows()[0]] if values.numel() else values.new_zeros(self.count, self.largest)
 
+    def padded_features(self, values: Tensor) -> Tensor:
+        """[S, N, H] of [M, H]; rows of no atom repeat another's."""
+        if self.dense or self.count == 1:
+            return values.reshape(self.count, self.largest, -1)
+        return (
+            values[self._rows()[0]] if values.numel() else values.new_zeros(self.count, self.largest, values.shape[1])
+        )
+
     def mask(self) -> Tensor:
         """[S, N]: which rows of ``padded`` are atoms."""
         return self._rows()[1]
@@ -128,22 +136,30 @@ def box_of(
     field: Potential,
     device: torch.device,
 ) -> Box:
-    """The periodic box, once its cutoffs are known to reach no second image."""
+    """The periodic box, once the potential's cutoffs are known to reach no second image."""
+    return box_within([(type(t).__name__, t.reach) for t in field.terms if t.is_pair], cell, pbc, systems, device)
+
+
+def box_within(
+    reaches: Sequence[tuple[str, float | None]],
+    cell: Tensor | np.ndarray | None,
+    pbc: bool | Sequence[bool],
+    systems: Systems,
+    device: torch.device,
+) -> Box:
+    """The periodic box, once what reaches so far (a name and a cutoff, or None) is known to reach no second image."""
     lattice = _lattice(cell, pbc, systems, device)
     if not lattice.periodic:
         none = torch.empty((0, systems.dim, systems.dim), dtype=torch.float64, device=device)
         return Box(none, none)
     narrowest = float((1.0 / torch.linalg.vector_norm(lattice.pinv, dim=1)).min()) if lattice.pinv.numel() else math.inf
-    for term in field.terms:
-        if not term.is_pair:
-            continue
-        if term.reach is None:
-            name = type(term).__name__
+    for name, reach in reaches:
+        if reach is None:
             raise ValueError(f"cutoff: got None for {name} in a periodic box; takes at most half the box")
-        if term.reach > 0.5 * narrowest * (1.0 + 1e-9):  # the pseudo-inverse rounds
+        if reach > 0.5 * narrowest * (1.0 + 1e-9):  # the pseudo-inverse rounds
             raise ValueError(
-                f"cutoff: got {term.reach:g} for {type(term).__name__} in a periodic box; takes at most "
-                f"{0.5 * narrowest:g}, half the distance between the closest faces of the cell"
+                f"cutoff: got {reach:g} for {name} in a periodic box; takes at most {0.5 * narrowest:g}, half the "
+                "distance between the closest faces of the cell"
             )
     inverse = torch.zeros_like(lattice.kept)
     inverse[:, :, lattice.periodic] = lattice.pinv

@@ -16,7 +16,7 @@ from ase.calculators import calculator
 from torch import Tensor
 
 from gmkern import _validate
-from gmkern.dynamics import Potential, VectorField, energy_and_forces
+from gmkern.dynamics import EGNN, Potential, VectorField, energy_and_forces
 
 __all__ = ["Calculator", "Structures", "structures_of", "types_of"]
 
@@ -93,8 +93,8 @@ class Calculator(calculator.Calculator):  # type: ignore[misc]
 
     Parameters
     ----------
-    field : a potential (or a sum), or a ``VectorField``, whose module sees positions [1, N, 3] at its ``start_time``
-        and which has forces alone. Its units are ASE's: Angstrom and eV.
+    field : a potential (or a sum), an ``EGNN`` that is conservative, or a ``VectorField``, whose module sees positions
+        [1, N, 3] at its ``start_time`` and which has forces alone. Its units are ASE's: Angstrom and eV.
     types : the type of each element, such as {"Na": 0, "Cl": 1}, for fields whose parameters differ by type.
 
     Notes
@@ -114,9 +114,13 @@ class Calculator(calculator.Calculator):  # type: ignore[misc]
 
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012  (as ASE has it)
 
-    def __init__(self, field: Potential | VectorField, types: Mapping[str, int] | None = None, **keywords: Any) -> None:
-        if not isinstance(field, (Potential, VectorField)):
-            raise _validate.bad("field", field, "a potential or a VectorField", error=TypeError)
+    def __init__(
+        self, field: Potential | EGNN | VectorField, types: Mapping[str, int] | None = None, **keywords: Any
+    ) -> None:
+        if not isinstance(field, (Potential, EGNN, VectorField)):
+            raise _validate.bad("field", field, "a potential, an EGNN or a VectorField", error=TypeError)
+        if isinstance(field, EGNN) and not field.conservative:
+            raise ValueError("field: got an EGNN with conservative=False, which has no energy; takes one with it")
         super().__init__(**keywords)
         self.field = field
         self.types = types

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from gmkern import _backend, _validate
+from gmkern.dynamics.egnn import EGNN
 from gmkern.dynamics.energy import ops, reference
 from gmkern.dynamics.fields import HARMONIC, Packed, Potential
 from gmkern.dynamics.systems import Model, model_of, positions_of, systems_of
@@ -24,7 +25,7 @@ class EnergyAndForces(NamedTuple):
 
 
 def energy_and_forces(
-    field: Potential,
+    field: Potential | EGNN,
     positions: Tensor | np.ndarray,
     *,
     types: Tensor | np.ndarray | Sequence[int] | None = None,
@@ -38,7 +39,8 @@ def energy_and_forces(
     Parameters
     ----------
     field : a potential: ``LennardJones``, ``WCA``, ``Morse``, ``Coulomb``, ``SoftSphere``, ``DoubleWell``,
-        ``Harmonic``, ``HarmonicBonds``, ``LearnedPair``, or a sum of them. A ``VectorField`` has no energy.
+        ``Harmonic``, ``HarmonicBonds``, ``LearnedPair``, or a sum of them; or a conservative ``EGNN``, at its
+        ``start_time``. A ``VectorField`` has no energy.
     positions : [S, N, D], S systems of N atoms; [N, D], one system, or ragged systems cut by ``system_ptr``. float32 or
         float64, in the user's length unit; finite.
     types : the atoms' types, ints [N] (the same in every system), [S, N], or one a row of ragged systems; for fields
@@ -77,10 +79,15 @@ def energy_and_forces(
     >>> round(float(energy), 5)
     -1.0
     """
-    if not isinstance(field, Potential):
-        raise _validate.bad("field", field, "a potential (a VectorField has no energy)", error=TypeError)
+    if not isinstance(field, (Potential, EGNN)):
+        raise _validate.bad("field", field, "a potential or an EGNN (a VectorField has no energy)", error=TypeError)
     x = positions_of(positions)
     systems = systems_of(x, system_ptr)
+    if isinstance(field, EGNN):
+        if not field.conservative:
+            raise ValueError("field: got an EGNN with conservative=False, which has no energy; takes one with it")
+        bound = field.bind(systems, x, types, cell, pbc, backend)
+        return EnergyAndForces(*bound.energy_and_field(x, bound.time_of(None, x)))
     model = model_of(field, systems, types, cell, pbc, x.device)
     chosen = _backend.choose(
         "energy_and_forces",

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gmkern.dynamics.images import nearest_image
+
 # gmkern/dynamics/fields.py
 LENNARD_JONES, HARMONIC, MORSE, COULOMB, SOFT_SPHERE, DOUBLE_WELL, BONDS, LEARNED, NODES = range(9)
 _PAIR_PARAMETERS = 6
@@ -35,7 +37,7 @@ def energy_and_forces(
     terms = list(zip(kinds, parameters.to(x.dtype).split(list(sizes)), strict=True))
     if any(kind not in (HARMONIC, BONDS) for kind in kinds):
         # d[s, i, j] = x_i - x_j, r2 its square; outside the pairs r2 is 1, so that no gradient becomes NaN
-        d = _nearest(x[:, :, None, :] - x[:, None, :, :], cell, inverse)
+        d = nearest_image(x[:, :, None, :] - x[:, None, :, :], cell, inverse)
         pairs = mask[:, :, None] & mask[:, None, :] & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         r2 = torch.where(pairs, (d * d).sum(-1), torch.ones_like(zero))
     for at, (kind, own) in enumerate(terms):
@@ -49,7 +51,7 @@ def energy_and_forces(
         elif kind == BONDS:
             bonds = own.reshape(-1, 4)
             i, j = bonds[:, 0].long(), bonds[:, 1].long()
-            bond = _nearest(x[:, i] - x[:, j], cell, inverse)
+            bond = nearest_image(x[:, i] - x[:, j], cell, inverse)
             k, length = bonds[:, 2], bonds[:, 3]
             square = (bond * bond).sum(-1)  # [S, B]
             stiff = length != 0  # a spring has no root to differentiate at 0
@@ -108,12 +110,3 @@ def _spline(p: Sequence[Tensor], nodes: Tensor, r2: Tensor) -> tuple[Tensor, Ten
         slope = slope * t + energy
         energy = energy * t + c[k]
     return energy, -slope * scale / r
-
-
-def _nearest(d: Tensor, cell: Tensor, inverse: Tensor) -> Tensor:
-    """The nearest images of vectors d [S, ..., D]."""
-    if not cell.shape[0]:
-        return d
-    shape = (-1, *[1] * (d.ndim - 3), *cell.shape[1:])
-    images = torch.round(d.detach() @ inverse.to(d.dtype).reshape(shape))
-    return d - images @ cell.to(d.dtype).reshape(shape)

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from gmkern import _validate
 from gmkern._progress import bar
-from gmkern.dynamics.fields import Field, Potential, VectorField
+from gmkern.dynamics.egnn import EGNN
+from gmkern.dynamics.fields import Potential, VectorField
 from gmkern.dynamics.integrators import EULER_MARUYAMA, Integrator
 from gmkern.dynamics.systems import positions_of
 from gmkern.dynamics.trajectory.follow import (
     LAST_STEP,
+    Field,
     Start,
     check_backward,
     check_log_prob,
@@ -65,10 +67,10 @@ def simulate(
 
     Parameters
     ----------
-    field : a potential (see :func:`energy_and_forces`), or a ``VectorField``.
-    positions : float32 or float64, finite. Potentials: [S, N, D], S systems of N atoms; [N, D], one system, or ragged
-        systems cut by ``system_ptr``. ``VectorField``: [S, ...], every leading row is a system ([B, D] vectors, [B, C,
-        H, W] images).
+    field : a potential (see :func:`energy_and_forces`), an ``EGNN``, or a ``VectorField``.
+    positions : float32 or float64, finite. Potentials and ``EGNN``: [S, N, D], S systems of N atoms; [N, D], one
+        system, or ragged systems cut by ``system_ptr``. ``VectorField``: [S, ...], every leading row is a system
+        ([B, D] vectors, [B, C, H, W] images).
     integrator : ``VelocityVerlet``, ``BAOAB``, ``EulerMaruyama``, ``Heun`` or ``RK4``; its numbers may be one a system
         ([S]) or a schedule ([steps, 1] or [steps, S]), whose row n is step n's.
     steps : how many steps (>= 0).
@@ -76,8 +78,8 @@ def simulate(
         BAOAB from the Maxwell-Boltzmann law of its temperature, drawn with ``seed``. A continued run (``start_step`` >
         0) must give them.
     masses : a number, or [N], [S, N] (a tensor that broadcasts to positions for a ``VectorField``); 1 without.
-    types, system_ptr, cell, pbc : as in :func:`energy_and_forces`; potentials alone. Positions are not wrapped into
-        the box.
+    types, system_ptr, cell, pbc : as in :func:`energy_and_forces`; not with a ``VectorField``. Positions are not
+        wrapped into the box.
     seed : int, taken modulo 2^64, or an int64 tensor [] or [S]. May be left out only where no noise is drawn.
     sample_ids : who each system is, ints [S]; 0 to S - 1 without. The kick of system s at a step is
         ``gmkern.random.normal(seed, [id], step, n, stream=KICK)``, one number for each of its elements in their order.
@@ -89,7 +91,7 @@ def simulate(
         step's end and T the variance noise^2 dt summed from the path's start: "same_drift", N(x; x' + f(x') dt, noise^2
         dt); "reversed", N(x; x' - f(x') dt, noise^2 dt); "brownian", N(x; x', noise^2 dt); "bridge", the Brownian
         bridge to where the path starts, N(x; x_0 + T/T' (x' - x_0), noise^2 dt T/T'), whose last step has
-        log-probability 0; a field g (a ``VectorField`` or a potential), N(x; x' + g(x') dt, noise^2 dt). For BAOAB
+        log-probability 0; a field g (of any kind), N(x; x' + g(x') dt, noise^2 dt). For BAOAB
         "same_drift" alone: the kick of the reversed momenta, N(v; exp(-friction dt) v', ...).
     detach_path : with log_prob, for EulerMaruyama: hold the path fixed when log-probabilities are differentiated, as
         trajectory balance does. Positions and frames then carry no gradient.
@@ -98,9 +100,9 @@ def simulate(
     progress : whether to draw a bar, on a terminal alone (needs rich).
     backend : None, "cpu", "cuda" or "reference". Potentials: None takes the C++ kernels ("cpu"), on CUDA tensors the
         CUDA kernel ("cuda": VelocityVerlet, BAOAB and EulerMaruyama in 2 or 3 dimensions, systems that fit a block's
-        shared memory, thousands of atoms), and where those cannot serve the plain-PyTorch "reference". A
-        ``VectorField`` runs as a Python loop around its module on any device, and the backend ("cpu", "triton" or
-        "reference") is that of its noise.
+        shared memory, thousands of atoms), and where those cannot serve the plain-PyTorch "reference". An ``EGNN`` runs
+        as a Python loop around its compiled layers ("cpu") or the "reference". A ``VectorField`` runs as a Python loop
+        around its module on any device, and the backend ("cpu", "triton" or "reference") is that of its noise.
 
     Returns
     -------
@@ -109,7 +111,8 @@ def simulate(
         velocities : those of that time, or None for an integrator without.
         frames : [F, *positions.shape], F = 1 + steps // record_every, frame 0 being the start; None without
             record_every.
-        energies : [F, S], the potential energy of each frame; None without record_every or for a ``VectorField``.
+        energies : [F, S], the potential energy of each frame; None without record_every, for a ``VectorField``
+            and for an ``EGNN`` that is not conservative.
         log_prob_forward, log_prob_backward : [S] float64, with log_prob, else None: the sums over the steps of the log
             densities of EulerMaruyama's steps, or of BAOAB's Ornstein-Uhlenbeck kicks, given the state that each step
             starts from (ends at, for backward). The density of the initial state is not in them.
@@ -140,8 +143,8 @@ def simulate(
     >>> path.positions.shape
     torch.Size([4, 3, 2])
     """
-    if not isinstance(field, (Potential, VectorField)):
-        raise _validate.bad("field", field, "a potential or a VectorField", error=TypeError)
+    if not isinstance(field, (Potential, VectorField, EGNN)):
+        raise _validate.bad("field", field, "a potential, an EGNN or a VectorField", error=TypeError)
     if not isinstance(integrator, Integrator):
         raise _validate.bad("integrator", integrator, "an integrator such as BAOAB(dt, ...)", error=TypeError)
     steps = _validate.integer("steps", steps, low=0)
@@ -154,8 +157,8 @@ def simulate(
         checkpoint_every = _validate.integer("checkpoint_every", checkpoint_every, low=1)
     if seed is None and integrator.is_random:
         raise ValueError(f"seed: got None; takes an int or an int64 tensor, as {type(integrator).__name__} draws noise")
-    x = positions_of(positions, ndim=(2, 3) if isinstance(field, Potential) else None)
-    rows, models = systems_in(field, backward, x, types, system_ptr, cell, pbc)
+    x = positions_of(positions, ndim=(2, 3) if isinstance(field, (Potential, EGNN)) else None)
+    rows, models = systems_in(field, backward, x, types, system_ptr, cell, pbc, backend)
     start_time = 0.0 if isinstance(field, Potential) else field.start_time
     schedule = schedule_of(integrator, rows, start_step, steps, start_time, x.device)
     backward = check_backward(backward, integrator, start_step)

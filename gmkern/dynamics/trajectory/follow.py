@@ -12,17 +12,21 @@ from torch import Tensor
 
 from gmkern import _backend, _validate
 from gmkern import random as noise_contract
+from gmkern.dynamics.egnn import EGNN
+from gmkern.dynamics.egnn.api import Bound
 from gmkern.dynamics.energy import ops as energy_ops
 from gmkern.dynamics.energy.api import energy_and_forces, evaluator, why_not_compiled
-from gmkern.dynamics.fields import BONDS, LEARNED, Field, Potential, VectorField
+from gmkern.dynamics.fields import BONDS, LEARNED, Potential, VectorField
 from gmkern.dynamics.integrators import BAOAB, BAOAB_KIND, EULER_MARUYAMA, VELOCITY_VERLET, Integrator
-from gmkern.dynamics.systems import Model, masses_of, model_of, no_gradient, systems_of
+from gmkern.dynamics.systems import Model, Systems, masses_of, model_of, no_gradient, systems_of
 from gmkern.dynamics.trajectory import ops
 from gmkern.dynamics.trajectory.densities import BRIDGE, KINDS, SAME_DRIFT, Backward, Force
 from gmkern.dynamics.trajectory.loop import Outcome, Run, loop
 from gmkern.dynamics.trajectory.reference import Noise
 from gmkern.dynamics.trajectory.schedule import Schedule
 from gmkern.dynamics.trajectory.slices import scored, sliced
+
+Field = Potential | VectorField | EGNN
 
 LAST_STEP = (1 << 32) - 1  # of the noise contract; never a step of a run: its noise starts BAOAB's velocities
 
@@ -40,10 +44,10 @@ class Start(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """The potential of a call, and that of its reversed process where this is another."""
+    """The potential or network of a call, and that of its reversed process where this is another."""
 
-    forward: Model
-    backward: Model | None
+    forward: Model | Bound
+    backward: Model | Bound | None
 
 
 def systems_in(
@@ -54,14 +58,19 @@ def systems_in(
     system_ptr: Tensor | np.ndarray | Sequence[int] | None,
     cell: Tensor | np.ndarray | None,
     pbc: bool | Sequence[bool],
+    backend: str | None,
 ) -> tuple[int, Models | None]:
-    """How many systems ``x`` holds, and with a potential its model."""
-    if isinstance(field, Potential):
+    """How many systems ``x`` holds, and with a potential or an EGNN what it is to them."""
+    if isinstance(field, (Potential, EGNN)):
         systems = systems_of(x, system_ptr)
-        other = None
-        if isinstance(backward, Potential):
-            other = model_of(backward, systems, types, cell, pbc, x.device)
-        return systems.count, Models(model_of(field, systems, types, cell, pbc, x.device), other)
+
+        def model(field: Potential | EGNN) -> Model | Bound:
+            if isinstance(field, EGNN):
+                return field.bind(systems, x, types, cell, pbc, backend)
+            return model_of(field, systems, types, cell, pbc, x.device)
+
+        other = model(backward) if isinstance(backward, (Potential, EGNN)) else None
+        return systems.count, Models(model(field), other)
     if x.ndim == 0:
         raise _validate.bad("positions", x, "at least one dimension, whose rows are systems")
     given = {"types": types is not None, "system_ptr": system_ptr is not None, "cell": cell is not None,
@@ -84,8 +93,10 @@ def follow(
     """A trajectory, or the log-probabilities of ``path`` [steps + 1, *x.shape]."""
     if isinstance(field, VectorField):
         return _follow_module(field, given, run, backward, backend, path)
-    assert models is not None  # with a potential
-    return _follow_potential(models, given, run, backward, backend, path)
+    assert models is not None  # with a potential or an EGNN
+    if isinstance(models.forward, Bound):
+        return _loop_over_atoms(models.forward, models.backward, given, run, backward, False, path)
+    return _follow_potential(models.forward, models.backward, given, run, backward, backend, path)
 
 
 def _follow_module(
@@ -120,18 +131,22 @@ def _follow_module(
         ).reshape(x.shape)
 
     def other(x: Tensor, t: Tensor) -> Tensor:
-        return energy_and_forces(backward, x).forces  # type: ignore[arg-type]
+        if isinstance(backward, Potential):
+            return energy_and_forces(backward, x).forces
+        return backward(x, t)  # type: ignore[operator, misc]
 
-    if isinstance(backward, Potential) and x.ndim != 3:
-        raise _validate.bad("backward", f"a potential with positions {list(x.shape)}", "positions [S, N, D] with one")
-    run = with_backward(run, backward, x, backward if isinstance(backward, VectorField) else other)
+    if isinstance(backward, (Potential, EGNN)) and x.ndim != 3:
+        name = type(backward).__name__
+        raise _validate.bad("backward", f"{name} with positions {list(x.shape)}", "positions [S, N, D] with one")
+    run = with_backward(run, backward, x, other)
     inverse_masses = 1.0 / m
     v = _starting_velocities(x, v, integrator, run, noise, inverse_masses)
     return loop(run, x, v, inverse_masses, field, noise, None, path=path)
 
 
 def _follow_potential(
-    models: Models,
+    model: Model,
+    other: Model | Bound | None,
     given: Start,
     run: Run,
     backward: str | Field | None,
@@ -140,50 +155,93 @@ def _follow_potential(
 ) -> Outcome:
     op = "simulate" if path is None else "path_log_prob"
     x, v, integrator, masses, seeds, ids = given
-    model, systems = models.forward, models.forward.systems
-    inverse_masses = 1.0 / masses_of(masses, systems, x)
+    systems = model.systems
     tensors = [t for t in (x, v, path, model.field.parameters) if t is not None]
     trains = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     if backend != "reference":
         _validate.no_tangents(op, *tensors)
     why_not = why_not_compiled(model.field, systems.dim)
-    if isinstance(backward, (Potential, VectorField)):
+    if backward is not None and not isinstance(backward, str):
         why_not = "takes the forward field alone, got a field for backward"
     on_cuda = _backend.on_cuda(x.device) or why_not or _why_not_cuda(integrator, run, model, x, trains)
     backends = [("cpu", _backend.on_cpu(x.device) or why_not), ("cuda", on_cuda), ("reference", None)]
     if path is not None:
         del backends[1]
-    chosen = _backend.choose(op, backend, backends)
-    n = systems.largest * systems.dim
-
-    def noise(step: int) -> Tensor:  # a row's elements do not depend on how many are drawn: padding changes nothing
-        draws = noise_contract.normal(seeds, ids, step, n, stream=noise_contract.KICK, dtype=x.dtype, device=x.device)
-        return draws.reshape(systems.count, systems.largest, systems.dim)
-
-    each = systems.padded(inverse_masses.reshape(*systems.shape[:-1], 1).expand(systems.shape))
-    start = systems.padded(x)
-    v = None if v is None else systems.padded(v)
-    v = _starting_velocities(start, v, integrator, run, noise, each)
-    if isinstance(backward, VectorField) and not systems.dense and systems.count > 1:
-        raise _validate.bad("backward", "a VectorField with ragged systems", "systems of one size with one")
-    compiled = chosen != "reference"
+    compiled = _backend.choose(op, backend, backends) != "reference"
     if compiled and path is not None:
         run = with_backward(run, backward, systems.flat(x), None)
         return scored(ops.path_log_prob, run, path.reshape(-1, systems.atoms, systems.dim).contiguous(), model)
     if compiled and not (trains and not run.detach_path):
+        inverse_masses = 1.0 / masses_of(masses, systems, x)
+        start = systems.padded(x)
+        each = systems.padded(inverse_masses.reshape(*systems.shape[:-1], 1).expand(systems.shape))
+        v = None if v is None else systems.padded(v)
+        v = _starting_velocities(start, v, integrator, run, _kicks(systems, given), each)
         run = with_backward(run, backward, systems.flat(x), None)
         out = _follow_compiled(run, model, x, v, inverse_masses, seeds, ids, trains)
         return _shaped(out, lambda y: y.reshape(*y.shape[:-2], *systems.shape))
     # a Python loop: with gradients along the moving path around the compiled forces
-    evaluate = evaluator(model, compiled)
-    other: Force | None = backward if isinstance(backward, VectorField) else None
-    if models.backward is not None:
-        other = _force_of(evaluator(models.backward, False))
-    run = with_backward(run, backward, start, other)
+    return _loop_over_atoms(model, other, given, run, backward, compiled, path)
+
+
+def _loop_over_atoms(
+    model: Model | Bound,
+    other: Model | Bound | None,
+    given: Start,
+    run: Run,
+    backward: str | Field | None,
+    compiled: bool,
+    path: Tensor | None,
+) -> Outcome:
+    """A loop in Python around the forces of padded systems; ``compiled`` is about those of a potential."""
+    x, v, integrator, masses, _, _ = given
+    systems = model.systems
+    if isinstance(backward, VectorField) and not systems.dense and systems.count > 1:
+        raise _validate.bad("backward", "a VectorField with ragged systems", "systems of one size with one")
+    noise = _kicks(systems, given)
+    inverse_masses = 1.0 / masses_of(masses, systems, x)
+    each = systems.padded(inverse_masses.reshape(*systems.shape[:-1], 1).expand(systems.shape))
+    start = systems.padded(x)
+    v = None if v is None else systems.padded(v)
+    v = _starting_velocities(start, v, integrator, run, noise, each)
+    force, energy = _forces_of(model, compiled)
+    drift: Force | None = backward if isinstance(backward, VectorField) else None
+    if other is not None:
+        drift = _forces_of(other, False)[0]
+    run = with_backward(run, backward, start, drift)
     padded_path = None if path is None else torch.stack([systems.padded(frame) for frame in path])
     atoms = systems.mask()[..., None]
-    out = loop(run, start, v, each, _force_of(evaluate), noise, lambda y: evaluate(y)[0], atoms=atoms, path=padded_path)
+    out = loop(run, start, v, each, force, noise, energy, atoms=atoms, path=padded_path)
     return _shaped(out, systems.unpadded)
+
+
+def _kicks(systems: Systems, given: Start) -> Noise:
+    """The noise of padded systems: a row's elements do not depend on how many are drawn, so padding changes nothing."""
+    x, n = given.x, systems.largest * systems.dim
+
+    def noise(step: int) -> Tensor:
+        draws = noise_contract.normal(
+            given.seeds, given.ids, step, n, stream=noise_contract.KICK, dtype=x.dtype, device=x.device
+        )
+        return draws.reshape(systems.count, systems.largest, systems.dim)
+
+    return noise
+
+
+def _forces_of(model: Model | Bound, compiled: bool) -> tuple[Force, Force | None]:
+    """Forces and, where there are some, energies of padded positions [S, N, D] at times [S]."""
+    if isinstance(model, Model):
+        evaluate = evaluator(model, compiled)
+        return lambda x, t: evaluate(x)[1], lambda x, t: evaluate(x)[0]
+    systems = model.systems
+
+    def force(x: Tensor, t: Tensor) -> Tensor:
+        return systems.padded(model.field(systems.unpadded(x), t))
+
+    def energy(x: Tensor, t: Tensor) -> Tensor:
+        return model.energy(systems.unpadded(x), t)
+
+    return force, energy if model.network.conservative else None
 
 
 def _follow_compiled(
@@ -219,10 +277,6 @@ def _follow_compiled(
     return dataclasses.replace(again, x=out.x, frames=frames, energies=energies)
 
 
-def _force_of(evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Force:
-    return lambda x, t: evaluate(x)[1]
-
-
 def _shaped(out: Outcome, shaped: Callable[[Tensor], Tensor]) -> Outcome:
     return dataclasses.replace(
         out,
@@ -234,7 +288,7 @@ def _shaped(out: Outcome, shaped: Callable[[Tensor], Tensor]) -> Outcome:
 
 def check_backward(backward: str | Field, integrator: Integrator, start_step: int) -> str | Field:
     """The reversed step asked for, once the integrator is known to have it."""
-    if not isinstance(backward, (Potential, VectorField)):
+    if not isinstance(backward, (Potential, VectorField, EGNN)):
         if not isinstance(backward, str):
             raise _validate.bad("backward", backward, "a name or a field", error=TypeError)
         _validate.one_of("backward", backward, KINDS)

@@ -50,14 +50,15 @@ def loop(
     inverse_masses: Tensor,
     force: reference.Force,
     noise: reference.Noise,
-    energy: Callable[[Tensor], Tensor] | None,
+    energy: reference.Force | None,
     atoms: Tensor | None = None,
     path: Tensor | None = None,
 ) -> Outcome:
     """Takes ``run.steps`` steps from (x, v), or along ``path`` [steps + 1, *x.shape]; differentiable in whatever
     ``force`` is, the steps between two checkpoints being run again in the backward pass.
 
-    ``atoms``, a mask that broadcasts to x, says which elements count in log-probabilities; None: all.
+    ``energy`` is of positions [S, ...] at times [S], as ``force`` is. ``atoms``, a mask that broadcasts to x, says
+    which elements count in log-probabilities; None: all.
     """
     density = None
     if run.log_prob:
@@ -87,7 +88,7 @@ def loop(
             if run.record_every is not None and (taken + 1) % run.record_every == 0:
                 frames.append(state.x)
                 if energy is not None:
-                    energies.append(energy(state.x))
+                    energies.append(energy(state.x, step.time(1).to(x.dtype).expand(x.shape[0])))
         return state, frames, energies
 
     state = reference.State(x, torch.zeros_like(x) if v is None else v, None, none, none)
@@ -95,7 +96,7 @@ def loop(
     if run.record_every is not None:
         frames.append(x)
         if energy is not None:
-            energies.append(energy(x))
+            energies.append(energy(x, run.schedule.time(run.start_step, 0).to(x.dtype).expand(x.shape[0])))
     every = run.checkpoint_every or math.isqrt(max(run.steps - 1, 0)) + 1
     again = torch.is_grad_enabled() and every < run.steps
     every = every if again else 1  # else a step at a time, for Ctrl-C and the bar

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from gmkern import _validate
 from gmkern._progress import bar
-from gmkern.dynamics.fields import Field, Potential, VectorField
+from gmkern.dynamics.egnn import EGNN
+from gmkern.dynamics.fields import Potential, VectorField
 from gmkern.dynamics.integrators import EulerMaruyama
 from gmkern.dynamics.systems import positions_of
 from gmkern.dynamics.trajectory.follow import (
     LAST_STEP,
+    Field,
     Start,
     check_backward,
     check_log_prob,
@@ -85,11 +87,11 @@ def path_log_prob(
     >>> torch.equal(again.forward, path.log_prob_forward), torch.equal(again.backward, path.log_prob_backward)
     (True, True)
     """
-    if not isinstance(field, (Potential, VectorField)):
-        raise _validate.bad("field", field, "a potential or a VectorField", error=TypeError)
+    if not isinstance(field, (Potential, VectorField, EGNN)):
+        raise _validate.bad("field", field, "a potential, an EGNN or a VectorField", error=TypeError)
     if not isinstance(integrator, EulerMaruyama):
         raise _validate.bad("integrator", integrator, "EulerMaruyama(dt, noise)", error=TypeError)
-    path = positions_of(frames, name="frames", ndim=(3, 4) if isinstance(field, Potential) else None)
+    path = positions_of(frames, name="frames", ndim=(3, 4) if isinstance(field, (Potential, EGNN)) else None)
     if path.ndim < 2 or path.shape[0] == 0:
         raise _validate.bad("frames", path, "[steps + 1, *positions.shape], one frame or more")
     steps = path.shape[0] - 1
@@ -97,7 +99,7 @@ def path_log_prob(
     if checkpoint_every is not None:
         checkpoint_every = _validate.integer("checkpoint_every", checkpoint_every, low=1)
     x = path[0]
-    rows, models = systems_in(field, backward, x, types, system_ptr, cell, pbc)
+    rows, models = systems_in(field, backward, x, types, system_ptr, cell, pbc, backend)
     start_time = 0.0 if isinstance(field, Potential) else field.start_time
     schedule = schedule_of(integrator, rows, start_step, steps, start_time, x.device)
     backward = check_backward(backward, integrator, start_step)
