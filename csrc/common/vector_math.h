@@ -35,6 +35,22 @@ GM_HD f32x16 fast_exp(f32x16 x) {
     return select(x == x, y, x);
 }
 
+// 1 / (1 + exp(-x)) in a short chain of operations; for NaN some number between 0 and 1.
+GM_HD f32x16 logistic(f32x16 x) {
+    const f32x16 magic(0x1.8p23f), inside = min(max(f32x16(0.0f) - x, f32x16(-87.0f)), f32x16(87.0f));
+    const f32x16 rounded = fma(inside, f32x16(0x1.715476p+0f), magic), n = rounded - magic;
+    f32x16 r = fma(n, f32x16(-0x1.62e4p-1f), inside);
+    r = fma(n, f32x16(-0x1.7f7d1cp-20f), r);
+    const f32x16 square = r * r;  // fast_exp's polynomial, in halves
+    const f32x16 high = fma(fma(f32x16(0x1.6db42p-10f), r, f32x16(0x1.123b52p-7f)), square,
+                            fma(f32x16(0x1.55545ep-5f), r, f32x16(0x1.55548ep-3f)));
+    const f32x16 low = fma(f32x16(0.5f), square, r) + f32x16(1.0f);
+    const f32x16 p = fma(high * square, r, low);
+    // n stands in the last bits of `rounded`
+    const f32x16 y = bit_cast<float>(bit_cast<uint32_t>(p) + (bit_cast<uint32_t>(rounded) << 23));
+    return f32x16(1.0f) / (f32x16(1.0f) + y);
+}
+
 GM_HD f32x16 fast_tanh(f32x16 x) {
     const f32x16 a = magnitude(x), z = x * x;
     f32x16 p(0x1.197b62p-9f);  // |x| < 5/8: x + x z p(z), relative error 2e-10

@@ -25,7 +25,7 @@ void product_tile(const R* a, int64_t row_stride, int64_t depth_stride, const R*
                   R* out) {
     x16<R> sum[rows][columns];
     for (int r = 0; r < rows; ++r)
-        for (int c = 0; c < columns; ++c) sum[r][c] = x16<R>::load(out + r * padded + c * kLanes);
+        for (int c = 0; c < columns; ++c) sum[r][c] = x16<R>(R(0));
     for (int64_t k = 0; k < depth; ++k) {
         x16<R> right[columns];
         for (int c = 0; c < columns; ++c) right[c] = x16<R>::load(w + k * padded + c * kLanes);
@@ -35,7 +35,10 @@ void product_tile(const R* a, int64_t row_stride, int64_t depth_stride, const R*
         }
     }
     for (int r = 0; r < rows; ++r)
-        for (int c = 0; c < columns; ++c) sum[r][c].store(out + r * padded + c * kLanes);
+        for (int c = 0; c < columns; ++c) {
+            R* to = out + r * padded + c * kLanes;
+            (x16<R>::load(to) + sum[r][c]).store(to);
+        }
 }
 template <class R, int columns>
 void product_columns(const R* a, int64_t row_stride, int64_t depth_stride, const R* w, int64_t padded, int64_t depth,
@@ -64,20 +67,18 @@ void fill_rows(R* to, const R* row, int64_t padded, int64_t rows) {
     for (int64_t r = 0; r < rows; ++r) std::memcpy(to + r * padded, row, static_cast<size_t>(padded) * sizeof(R));
 }
 
-GM_HD f32x16 exponential(f32x16 x) { return fast_exp(x); }
-GM_HD f64x16 exponential(f64x16 x) {
+GM_HD f64x16 logistic(f64x16 x) {
     alignas(64) double v[16];
     x.store(v);
-    for (double& each : v) each = __builtin_exp(each);
+    for (double& each : v) each = 1.0 / (1.0 + __builtin_exp(-each));
     return f64x16::load(v);
 }
 
 // x becomes silu(x) = x / (1 + exp(-x)), and `slopes`, where wanted, its derivative.
 template <class R>
 void activate(R* x, R* slopes, int64_t count) {
-    const x16<R> one(R(1));
     for (int64_t i = 0; i < count; i += kLanes) {
-        const x16<R> u = x16<R>::load(x + i), gate = one / (one + exponential(-u)), y = u * gate;
+        const x16<R> u = x16<R>::load(x + i), gate = logistic(u), y = u * gate;
         y.store(x + i);
         if (slopes != nullptr) fma(gate, u - y, gate).store(slopes + i);
     }
