@@ -102,5 +102,12 @@ OWNERS: tuple[Owner, ...] = (
         ("path_log_prob",),
         "simulate's own step along stored states, so that values are its bits; no GPU kernel yet",
     ),
+    Owner(
+        "dynamics.EGNN",
+        "cpu",
+        "reference",
+        ("egnn_layer", "egnn_layer_backward"),
+        "no GPU kernel yet: all pairs in PyTorch",
+    ),
     Owner("dynamics.neighbor_list", "cpu", "reference", ("neighbor_list",), "no GPU kernel yet: every pair in PyTorch"),
 )

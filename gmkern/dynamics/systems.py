@@ -58,7 +58,7 @@ class Systems:
     def padded_features(self, values: Tensor) -> Tensor:
         """[S, N, H] of [M, H]; rows of no atom repeat another's."""
         if self.dense or self.count == 1:
-            return values.reshape(self.count, self.largest, -1)
+            return values.reshape(self.count, self.largest, values.shape[1])
         return (
             values[self._rows()[0]] if values.numel() else values.new_zeros(self.count, self.largest, values.shape[1])
         )

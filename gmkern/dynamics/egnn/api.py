@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from gmkern import _backend, _validate
 from gmkern.dynamics.egnn import ops, reference
@@ -61,14 +60,14 @@ class EGNN(nn.Module):
     With s = |x_i - x_j|^2 and w = (1 - s / cutoff^2)^3 (1 without a cutoff), a layer is m_ij = f(h_i, h_j, s), x_i +=
     sum_j w (x_i - x_j) / (1 + |x_i - x_j|) g(m_ij) / neighbors, h_i += u(h_i, sum_j w m_ij / neighbors), with two
     linear layers in each of f, g and u, SiLU after both of f and after the first of g and u. Features start as the
-    type's vector plus SiLU(a t + b). Equivariant to rotations, reflections, translations and to the order of like
+    type's vector plus t times another. Equivariant to rotations, reflections, translations and to the order of like
     atoms. Source: V. G. Satorras, E. Hoogeboom and M. Welling, E(n) equivariant graph neural networks, ICML 2021.
 
     On "cpu" (CPU tensors, up to 8 dimensions) a layer is one compiled call in which edges never reach memory, and so is
     its adjoint, which computes the messages again: memory is that of the atoms' features alone. Velocities and forces
     are the same bits alone or in any batch, order or thread count; energies and the gradients of parameters agree to
-    rounding. Differentiable twice on "cpu", the second time by plain PyTorch with memory for all pairs; "reference"
-    (any device) without limit. With a cutoff an atom still looks at all others of its system. The adjoint gives one
+    rounding. Differentiable without limit; on "cpu" all but the first derivatives of a layer are plain PyTorch,
+    with memory for all pairs. With a cutoff an atom still looks at all others of its system. The adjoint gives one
     thread a system. Not for CUDA graphs; under ``torch.compile`` call ``torch.ops.gmkern.egnn_layer``.
 
     Examples
@@ -101,7 +100,9 @@ class EGNN(nn.Module):
         self.neighbors = _validate.number("neighbors", neighbors, above=0.0)
         self.start_time = _validate.number("start_time", start_time)
         self.of_type = nn.Embedding(types, width)
-        self.of_time = nn.Linear(1, width) if _validate.flag("time", time) else None
+        # linear in time: its place in the first messages makes it what is wanted, and a product has the same bits in
+        # any batch
+        self.of_time = nn.Parameter(torch.randn(width)) if _validate.flag("time", time) else None
         depth = _validate.integer("layers", layers, low=1)
         self.layers = nn.ModuleList(Layer(width, not conservative) for _ in range(depth))
         if conservative:
@@ -217,7 +218,7 @@ class Bound:
     def _packed(self, x: Tensor) -> list[Tensor]:
         """The weights of each layer, then of the start and of the end, in x's dtype."""
         net = self.network
-        start = [net.of_type.weight] + ([] if net.of_time is None else [net.of_time.weight[:, 0], net.of_time.bias])
+        start = [net.of_type.weight] + ([] if net.of_time is None else [net.of_time])
         end = [net.energy_of_features.weight[0], net.energy_of_type] if net.conservative else []
         layers = [layer.packed(x.dtype) for layer in net.layers]  # type: ignore[operator, union-attr]
         return [*layers, *[w.to(x.dtype) for w in (*start, *end)]]
@@ -235,13 +236,13 @@ class Bound:
         """How far the atoms come, in x's shape, and their features [M, H] after all layers."""
         net, systems = self.network, self.systems
         depth = len(net.layers)
-        of_type, *of_time = weights[depth : depth + (1 if net.of_time is None else 3)]
+        of_type, *of_time = weights[depth : depth + (1 if net.of_time is None else 2)]
         flat = systems.flat(x)
         features = of_type[self.types] if self.types.numel() else of_type.expand(flat.shape[0], -1)
         if of_time:
             sizes = systems.ptr[1:] - systems.ptr[:-1]
-            of_system = silu(t[:, None] * of_time[0] + of_time[1])
-            features = features + torch.repeat_interleave(of_system, sizes, dim=0, output_size=flat.shape[0])
+            of_atom = torch.repeat_interleave(t, sizes, output_size=flat.shape[0])
+            features = features + of_atom[:, None] * of_time[0]
         cutoff = math.inf if net.cutoff is None else net.cutoff
         moves = not net.conservative
         if self.compiled:

@@ -1,8 +1,8 @@
 """The compiled ops ``gmkern::egnn_layer`` and ``..._backward``: fake kernels and derivatives.
 
-The first derivatives are a compiled sweep that computes the messages again, so that no edge is ever kept; their own
-derivatives are the reference's, in plain PyTorch, with memory for all pairs, and read system_ptr's values, so a
-compiled caller cannot trace them.
+The first derivatives are a compiled sweep that computes the messages again, so that no edge is ever kept; further ones
+are the reference's, in plain PyTorch, with memory for all pairs, and read system_ptr's values, so a compiled caller
+cannot trace them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gmkern._library import ops
+from gmkern.dynamics.derivatives import starts
 from gmkern.dynamics.egnn import reference
 from gmkern.dynamics.systems import padded_index
 
@@ -90,8 +91,9 @@ def _backward_second(ctx: Any, in_x: Tensor, in_h: Tensor, in_w: Tensor) -> tupl
     *differentiable, system_ptr, cell, inverse = ctx.saved_tensors
     moves, cutoff, neighbors = ctx.settings
     rows, inside = padded_index(system_ptr)
+    again_differentiable = torch.is_grad_enabled()
+    x, h, w, by_x, by_h = starts(*differentiable)
     with torch.enable_grad():
-        x, h, w, by_x, by_h = (t.detach().requires_grad_() for t in differentiable)
         padded = [torch.where(inside[..., None], t[rows], torch.zeros((), dtype=t.dtype)) for t in (x, h)]
         own = reference.unpacked(w, h.shape[1], moves)
         to_x, to_h = reference.egnn_layer(padded[0], padded[1], own, inside, cell, inverse, cutoff, neighbors)
@@ -100,7 +102,9 @@ def _backward_second(ctx: Any, in_x: Tensor, in_h: Tensor, in_w: Tensor) -> tupl
         again = (first[0] * in_x).sum() + (first[1] * in_h).sum()
         if ctx.with_weights:
             again = again + (first[2] * in_w).sum()
-        second = torch.autograd.grad(again, (x, h, w, by_x, by_h), allow_unused=True, materialize_grads=True)
+        second = torch.autograd.grad(
+            again, (x, h, w, by_x, by_h), create_graph=again_differentiable, allow_unused=True, materialize_grads=True
+        )
     return *second[:3], *(None,) * 7, *second[3:], None
 
 

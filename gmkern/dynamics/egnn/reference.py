@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, silu
 
-from gmkern.dynamics.images import nearest_image
+from gmkern.dynamics.reference import nearest_image
 
 
 class Weights(NamedTuple):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gmkern._library import ops
+from gmkern.dynamics.derivatives import starts
 from gmkern.dynamics.energy import reference
 from gmkern.dynamics.systems import padded_index
 
@@ -97,10 +98,9 @@ def _double_backward(
     """The gradient of sum(by_positions * in_positions) + sum(by_parameters * in_parameters), the two being what
     ``energy_and_forces_backward`` gives, in positions, grad_energy, grad_forces and parameters: by the reference."""
     rows, inside = padded_index(system_ptr)
+    again_differentiable = torch.is_grad_enabled()
+    x, by_energy, by_forces, p = starts(positions, grad_energy, grad_forces, parameters)
     with torch.enable_grad():
-        x, by_energy, by_forces, p = (
-            t.detach().requires_grad_() for t in (positions, grad_energy, grad_forces, parameters)
-        )
         padded = torch.where(inside[..., None], x[rows], torch.zeros((), dtype=x.dtype))
         own = types[rows] if types.numel() else None
         energy, forces = reference.energy_and_forces(padded, inside, own, kinds, sizes, p, cell, inverse)
@@ -112,7 +112,9 @@ def _double_backward(
         wanted = (x, by_energy, by_forces, p)
         if not again.requires_grad:
             return tuple(torch.zeros_like(t) for t in wanted)
-        return torch.autograd.grad(again, wanted, allow_unused=True, materialize_grads=True)
+        return torch.autograd.grad(
+            again, wanted, create_graph=again_differentiable, allow_unused=True, materialize_grads=True
+        )
 
 
 def _setup_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gmkern.dynamics.images import nearest_image
+from gmkern.dynamics.reference import nearest_image
 
 # gmkern/dynamics/fields.py
 LENNARD_JONES, HARMONIC, MORSE, COULOMB, SOFT_SPHERE, DOUBLE_WELL, BONDS, LEARNED, NODES = range(9)

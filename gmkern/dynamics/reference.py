@@ -1,4 +1,4 @@
-"""Vectors in a periodic box, in plain PyTorch."""
+"""What the references of several ops share: vectors in a periodic box, in plain PyTorch."""
 
 from __future__ import annotations
 
