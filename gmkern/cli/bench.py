@@ -30,7 +30,7 @@ Examples:
 PATHS = {
     "neighbors": ("bench_neighbors.py",),
     "decode": ("bench_sample.py", "bench_attention.py", "bench_generate.py"),
-    "dynamics": ("bench_dynamics.py",),
+    "dynamics": ("bench_dynamics.py", "bench_egnn.py"),
     "metrics": ("bench_metrics.py",),
     "latent": ("bench_latent.py",),
 }

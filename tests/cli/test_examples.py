@@ -35,6 +35,8 @@ def test_each_example_is_tested():
         "decode.py",
         "dynamics.py",
         "feedback_loop.py",
+        "force_matching.py",
+        "lj13_sampler.py",
         "neighbors.py",
         "rollouts.py",
     ]
@@ -53,6 +55,24 @@ def test_dynamics_finds_the_icosahedron():
     assert found >= 10
     lowest = [float(number) for number in re.findall(r"lowest +(-[\d.]+)", text)]
     assert lowest[-1] == pytest.approx(-44.3268, abs=0.3)
+
+
+def test_lj13_sampler_learns_from_the_likelihood_of_paths(tmp_path):
+    text = output_of("lj13_sampler.py", "--quick", "--plot", str(tmp_path / "energies.png"))
+    spreads = [float(number) for number in re.findall(r"spread of log-weights ([\d.]+)", text)]
+    likelihoods = [float(number) for number in re.findall(r"log-likelihood +(-?[\d.]+)", text)]
+    assert len(spreads) == 2
+    assert max(likelihoods[1:]) > likelihoods[0]
+    assert (tmp_path / "energies.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_force_matching_learns_by_double_backward():
+    text = output_of("force_matching.py", "--quick")
+    errors = re.findall(r"forces ([\d.]+) before, ([\d.]+) after", text)
+    (pair_before, pair), (graph_before, graph) = ((float(a), float(b)) for a, b in errors)
+    assert pair < 0.3 * pair_before
+    assert graph < 0.95 * graph_before
+    assert all(float(kept) < 2e-2 for kept in re.findall(r"kept to ([\d.e-]+)", text))
 
 
 def test_decode_learns_from_what_the_sampler_reports():
