@@ -69,7 +69,7 @@ def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer updates: to see that it runs")
     given = parser.parse_args()
-    updates = 60 if given.quick else 600
+    updates = 30 if given.quick else 600
     torch.manual_seed(0)
     data, test = clusters(256, seed=1), clusters(64, seed=2)
     silu, linear = torch.nn.SiLU, torch.nn.Linear

@@ -118,6 +118,7 @@ def plot(path, drawn):
         weights = torch.full_like(energy, 1 / (len(energy) * (edges[1] - edges[0]))).numpy()
         axes.hist(energy.numpy(), edges, weights=weights, histtype="step", label=label)
     axes.set(xlabel="energy", ylabel="density", title="13 Lennard-Jones atoms in a trap")
+    axes.set_ylim(top=1.4 * axes.get_ylim()[1])
     axes.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=120)
@@ -128,7 +129,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a few updates: to see that it runs")
     parser.add_argument("--plot", metavar="FILE", help="write the histograms there (needs matplotlib)")
     given = parser.parse_args()
-    updates, batch, tested, frames = (6, 16, 200, 10) if given.quick else (120, 32, 1000, 60)
+    updates, batch, tested, frames = (10, 8, 24, 2) if given.quick else (120, 32, 1000, 60)
     torch.manual_seed(0)
     data, truth = clusters(64, frames, seed=1), energies(clusters(64, frames, seed=2))
     dissolved = {"integrator": EulerMaruyama(DT.flip(0), NOISE), "steps": STEPS}

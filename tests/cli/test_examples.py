@@ -59,10 +59,11 @@ def test_dynamics_finds_the_icosahedron():
 
 def test_lj13_sampler_learns_from_the_likelihood_of_paths(tmp_path):
     text = output_of("lj13_sampler.py", "--quick", "--plot", str(tmp_path / "energies.png"))
-    spreads = [float(number) for number in re.findall(r"spread of log-weights ([\d.]+)", text)]
-    likelihoods = [float(number) for number in re.findall(r"log-likelihood +(-?[\d.]+)", text)]
-    assert len(spreads) == 2
-    assert max(likelihoods[1:]) > likelihoods[0]
+    medians = [float(number) for number in re.findall(r"median energy +(-?[\d.]+)", text)]
+    distances = [float(number) for number in re.findall(r"histograms +([\d.]+)", text)]
+    assert len(medians) == len(distances) == 2
+    assert medians[1] < 0.5 * medians[0]
+    assert distances[1] < 0.5 * distances[0]
     assert (tmp_path / "energies.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -70,9 +71,9 @@ def test_force_matching_learns_by_double_backward():
     text = output_of("force_matching.py", "--quick")
     errors = re.findall(r"forces ([\d.]+) before, ([\d.]+) after", text)
     (pair_before, pair), (graph_before, graph) = ((float(a), float(b)) for a, b in errors)
-    assert pair < 0.3 * pair_before
-    assert graph < 0.95 * graph_before
-    assert all(float(kept) < 2e-2 for kept in re.findall(r"kept to ([\d.e-]+)", text))
+    assert pair < 0.9 * pair_before
+    assert graph < 0.98 * graph_before
+    assert all(float(kept) < 1e-3 for kept in re.findall(r"kept to ([\d.e-]+)", text))
 
 
 def test_decode_learns_from_what_the_sampler_reports():

@@ -346,6 +346,8 @@ def test_empty_input():
     for shape in ((0, 3, 3), (2, 0, 3), (0, 3), (2, 1, 3)):
         for backend in ("cpu", "reference"):
             assert torch.equal(net(torch.zeros(shape), backend=backend), torch.zeros(shape))
+    two = network(4, 1, torch.float32, types=2)
+    assert torch.equal(two(torch.zeros(2, 0, 3), types=torch.empty(0, dtype=torch.int64)), torch.zeros(2, 0, 3))
     force = network(4, 1, torch.float32, conservative=True)
     assert torch.equal(energy_and_forces(force, torch.zeros(2, 0, 3)).energy, torch.zeros(2))
 

@@ -227,7 +227,7 @@ class Bound:
         features = self._messages(x, t, weights)[1]  # [M, H]
         by_feature, by_type = weights[-2:]
         each = (features.double() * by_feature.double()).sum(-1)
-        each = each + (by_type[self.types] if self.types.numel() else by_type.expand(each.shape))
+        each = each + (by_type.expand(each.shape) if self.network.types == 1 else by_type[self.types])
         inside = self.systems.mask()
         padded = self.systems.padded(each.reshape(*self.systems.shape[:-1], 1).expand(self.systems.shape))[..., 0]
         return torch.where(inside, padded, torch.zeros_like(padded)).sum(1).to(x.dtype)
@@ -238,7 +238,7 @@ class Bound:
         depth = len(net.layers)
         of_type, *of_time = weights[depth : depth + (1 if net.of_time is None else 2)]
         flat = systems.flat(x)
-        features = of_type[self.types] if self.types.numel() else of_type.expand(flat.shape[0], -1)
+        features = of_type.expand(flat.shape[0], -1) if net.types == 1 else of_type[self.types]
         if of_time:
             sizes = systems.ptr[1:] - systems.ptr[:-1]
             of_atom = torch.repeat_interleave(t, sizes, output_size=flat.shape[0])
