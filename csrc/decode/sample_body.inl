@@ -1,4 +1,5 @@
 // One row: logits to a token and its log-probabilities (docs/sampling.md). Compiled once per instruction set.
+#include "common/simd_wide.h"
 #include "decode/sample_draw.h"
 #include "decode/sample_entropy.h"
 #include "decode/sample_row.h"
@@ -156,28 +157,37 @@ class Row {
         }
     }
 
+    // How far the 64 logits from `at` lie from the greatest.
+    GM_HD x64<F> below(const F* from, int64_t at, V top) const {
+        x64<F> w;
+        for (int j = 0; j < 4; ++j) w.q[j] = lanes_at(from, at + 16 * j, n_) - top;
+        return w;
+    }
+
     // mass_ and raw_mass_, with the mass above each pivot where PIVOTS; draws meanwhile if `draw` is given.
     template <bool PIVOTS>
     void sums(Draw<F>* draw) {
         MassSum<F> all, raw, pivots[kPivots];
         const V top(top_), x_top(x_top_);
         const bool same = z_ == x_;
-        alignas(64) uint32_t words[kChunk];
+        u32x16 words[4];
         for (int64_t at = 0, chunk = 1; at < n_; at += kChunk, ++chunk) {
             if (draw != nullptr) draw->top_words(at, words, F());
+            uint64_t candidates = 0;
+            const x64<F> w = below(z_, at, top), e = exp_nonpositive(w);
             for (int j = 0; j < 4; ++j) {
-                const int64_t here = at + 16 * j;
-                const V w = lanes_at(z_, here, n_) - top;
-                const V e = exp_nonpositive(w);
-                all.add(e);
-                if (!same) raw.add(exp_nonpositive(lanes_at(x_, here, n_) - x_top));
+                all.add(e.q[j]);
+                if (draw != nullptr) candidates |= static_cast<uint64_t>(draw->may_win(words[j], e.q[j])) << (16 * j);
                 if (PIVOTS)
-                    for (int p = 0; p < kPivots; ++p) pivots[p].add(select_at_least(w, kPivot[p], e));
-                if (draw == nullptr) continue;
-                for (uint32_t lanes = draw->may_win(words + 16 * j, e); lanes != 0; lanes &= lanes - 1) {
-                    const int64_t token = here + __builtin_ctz(lanes);
-                    if (token < n_ && z_[token] > F(-__builtin_inff())) draw->consider(token, z_[token]);
-                }
+                    for (int p = 0; p < kPivots; ++p) pivots[p].add(select_at_least(w.q[j], kPivot[p], e.q[j]));
+            }
+            if (!same) {
+                const x64<F> other = exp_nonpositive(below(x_, at, x_top));
+                for (int j = 0; j < 4; ++j) raw.add(other.q[j]);
+            }
+            for (; candidates != 0; candidates &= candidates - 1) {
+                const int64_t token = at + __builtin_ctzll(candidates);
+                if (token < n_ && z_[token] > F(-__builtin_inff())) draw->consider(token, z_[token]);
             }
             if (chunk % 64 == 0) {
                 all.flush();
@@ -219,13 +229,16 @@ class Row {
     void collect(F lower) {
         Survivors<F>& kept = room_.kept;
         int64_t count = 0;
+        const V top(top_), least(lower), lowest(F(-__builtin_inff()));
+        const i32x16 lane = iota<int32_t>();
         for (int64_t at = 0; at < n_; at += 16) {
-            const int64_t end = at + 16 < n_ ? at + 16 : n_;
-            for (int64_t i = at; i < end; ++i) {
-                kept.z[count] = z_[i];
-                kept.index[count] = static_cast<int32_t>(i);
-                count += z_[i] > F(-__builtin_inff()) && z_[i] - top_ >= lower;
-            }
+            const V z = lanes_at(z_, at, n_);
+            const uint32_t lanes = lanes_of((z - top >= least) & (z > lowest));
+            if (lanes == 0) continue;
+            const Compress chosen{lanes};
+            chosen(z, kept.z + count);
+            chosen(i32x16(static_cast<int32_t>(at)) + lane, kept.index + count);
+            count += __builtin_popcount(lanes);
         }
         kept.count = count;
         for (int64_t at = 0; at < count; at += 16)
@@ -279,12 +292,17 @@ class Row {
             for (int64_t i = 0; i < kept.count; ++i) draw.consider(kept.index[i], kept.z[i]);
             return draw.token();
         }
-        alignas(64) uint32_t words[kChunk];
-        for (int64_t i = 0, at = 0; i < kept.count; at += kChunk) {
+        draw.consider(kept.index[0], kept.z[0]);
+        u32x16 words[4];
+        for (int64_t at = 0; at < n_; at += kChunk) {
             draw.top_words(at, words, F());
-            for (; i < kept.count && kept.index[i] < at + kChunk; ++i)
-                if (static_cast<F>(words[kept.index[i] - at]) * F(0x1p-32f) <= kept.e[i] * draw.scale())
-                    draw.consider(kept.index[i], kept.z[i]);
+            uint64_t candidates = 0;
+            const x64<F> e = exp_nonpositive(below(z_, at, V(top_)));
+            for (int j = 0; j < 4; ++j) candidates |= static_cast<uint64_t>(draw.may_win(words[j], e.q[j])) << (16 * j);
+            for (; candidates != 0; candidates &= candidates - 1) {
+                const int64_t token = at + __builtin_ctzll(candidates);
+                if (token < n_ && survives(token)) draw.consider(token, z_[token]);
+            }
         }
         return draw.token();
     }

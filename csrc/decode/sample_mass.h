@@ -62,28 +62,32 @@ class MassSum {
     using X = Fixed<F>;
     using I = typename Bits<F>::I;
     using V = x16<F>;
-    x16<I> high_ = x16<I>(0), low_ = x16<I>(0);
+    using U = typename Bits<F>::U;
+    x16<U> high_ = x16<U>(U(0)), low_ = x16<U>(U(0));  // with the constants' own bits, modulo a word, until a flush
+    U added_ = 0;
     typename X::Mass total_ = 0;
 
  public:
     GM_HD void add(V v) {
         const V t = v + V(X::coarse);
         const V rest = (v - (t - V(X::coarse))) + V(X::fine);
-        high_ = high_ + (bit_cast<I>(t) - x16<I>(X::coarse_bits));
-        low_ = low_ + (bit_cast<I>(rest) - x16<I>(X::fine_bits));
+        high_ = high_ + bit_cast<U>(t);
+        low_ = low_ + bit_cast<U>(rest);
+        ++added_;
     }
     // To be called at least every 511 additions: 2^22 a lane, and 32-bit lanes in fp32.
     GM_HD void flush() {
-        alignas(64) I high[16], low[16];
+        alignas(64) U high[16], low[16];
         high_.store(high);
         low_.store(low);
         int64_t h = 0, l = 0;
         for (int i = 0; i < 16; ++i) {
-            h += high[i];
-            l += low[i];
+            h += static_cast<I>(high[i] - added_ * static_cast<U>(X::coarse_bits));
+            l += static_cast<I>(low[i] - added_ * static_cast<U>(X::fine_bits));
         }
         total_ += X::join(h, l);
-        high_ = low_ = x16<I>(0);
+        high_ = low_ = x16<U>(U(0));
+        added_ = 0;
     }
     GM_HD typename X::Mass total() {
         flush();

@@ -1,6 +1,7 @@
 // The tokens that may survive the filters, in order of index, and the cuts through them. For body files.
 #pragma once
 
+#include "common/compress.h"
 #include "decode/sample_mass.h"
 
 GM_NAMESPACE_BEGIN
@@ -13,6 +14,16 @@ GM_HD uint32_t order_bits(float x) {
 GM_HD uint64_t order_bits(double x) {
     const uint64_t b = bit_cast<uint64_t>(x + 0.0);
     return b ^ (b >> 63 ? ~uint64_t(0) : uint64_t(1) << 63);
+}
+
+// The true lanes of a mask, lane i in bit i.
+GM_HD uint32_t lanes_of(i32x16 mask) { return movemask(mask); }
+GM_HD uint32_t lanes_of(i64x16 mask) {
+    alignas(64) int64_t lane[16];
+    mask.store(lane);
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; ++i) bits |= static_cast<uint32_t>(lane[i] & 1) << i;
+    return bits;
 }
 
 // How far the smallest prefix in the order (key descending, place ascending) goes: all above `key`, and of those equal

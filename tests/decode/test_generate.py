@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from gmkern.decode import SamplingParams, Transformer, generate
+from gmkern.decode import SamplingParams, Transformer, TransformerConfig, generate
 from gmkern.decode.generate.engine import EngineSteps
+from gmkern.decode.transformer import packed
 from tests.decode.small_models import build, prompts, same
 from tests.decode.transformer_truth import CONFIGS, logits, tolerance
 
@@ -98,6 +99,18 @@ def test_a_row_does_not_change_with_its_batch(name, generator):
         model.norm.weight.nextafter_(torch.tensor(9.0))
     other = generate(model, [given[r] for r in chosen], max_new_tokens=24, seed=11, sample_ids=ids[chosen], end_token=2)
     assert not torch.equal(other.raw_logprobs, batch.raw_logprobs[chosen])
+
+
+def test_a_row_does_not_change_with_its_batch_where_weights_come_from_memory(generator):
+    model = Transformer(TransformerConfig(1000, 2, 4, 256, 64, bos_id=0)).eval()
+    assert packed.pack(model).weights.numel() >= 1 << 21  # from here on a product asks for its weights ahead
+    ids = torch.randperm(1000, generator=generator)[:17]
+    batch = generate(model, n=17, max_new_tokens=6, seed=3, sample_ids=ids)
+    for row in (0, 6, 16):
+        alone = generate(model, n=1, max_new_tokens=6, seed=3, sample_ids=ids[row : row + 1])
+        assert all(torch.equal(a[0], b[row]) for a, b in zip(alone, batch, strict=True))
+    other = generate(model, n=17, max_new_tokens=6, seed=3, sample_ids=ids + 1)  # the comparison can fail
+    assert not torch.equal(other.logprobs, batch.logprobs)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "wide"])
