@@ -16,8 +16,8 @@ class Row {
     using Mass = typename Fixed<F>::Mass;
     using M = typename MaskOf<F>::type;
     using U = typename Bits<F>::U;
-    static constexpr int kPivots = 6;
-    static constexpr F kPivot[kPivots] = {F(-1), F(-2), F(-4), F(-6), F(-9), F(-14)};
+    static constexpr int kPivots = 10;
+    static constexpr F kPivot[kPivots] = {F(-1), F(-2), F(-3), F(-4), F(-5), F(-6), F(-7), F(-8.5), F(-11), F(-14)};
 
     const SampleRow& row_;
     const int64_t n_;
@@ -25,7 +25,7 @@ class Row {
     Room<F> room_;
     const F *x_, *z_;
     F x_top_ = 0, top_ = 0;  // the greatest logit, and the greatest processed one
-    Mass raw_mass_ = 0, mass_ = 0, pivot_mass_[kPivots] = {};
+    Mass raw_mass_ = 0, mass_ = 0;
 
  public:
     Row(const SampleRow& row, void* scratch)
@@ -47,12 +47,9 @@ class Row {
             const int64_t best = first_at_top();
             if (draws) token = best;
             inside = token == best;
-            sums<false>(nullptr);
+            sums(nullptr);
         } else if (filtered) {
-            if (filters_.top_p < 1 && !filters_.cuts_k(n_))
-                sums<true>(nullptr);
-            else
-                sums<false>(nullptr);
+            sums(nullptr);
             select();
             if (draws) token = draw_survivor();
             inside = survives(token);
@@ -60,7 +57,7 @@ class Row {
         } else {
             Draw<F> draw(row_, top_);
             if (draws) draw.consider(first_at_top(), top_);
-            sums<false>(draws ? &draw : nullptr);
+            sums(draws ? &draw : nullptr);
             if (draws) token = draw.token();
             inside = z_[token] > F(-__builtin_inff());
             kept_mass = Fixed<F>::real(mass_);
@@ -164,22 +161,19 @@ class Row {
         return w;
     }
 
-    // mass_ and raw_mass_, with the mass above each pivot where PIVOTS; draws meanwhile if `draw` is given.
-    template <bool PIVOTS>
+    // mass_ and raw_mass_; draws meanwhile if `draw` is given.
     void sums(Draw<F>* draw) {
-        MassSum<F> all, raw, pivots[kPivots];
+        MassSum<F> all, raw;
         const V top(top_), x_top(x_top_);
         const bool same = z_ == x_;
         u32x16 words[4];
         for (int64_t at = 0, chunk = 1; at < n_; at += kChunk, ++chunk) {
             if (draw != nullptr) draw->top_words(at, words, F());
             uint64_t candidates = 0;
-            const x64<F> w = below(z_, at, top), e = exp_nonpositive(w);
+            const x64<F> e = exp_nonpositive(below(z_, at, top));
             for (int j = 0; j < 4; ++j) {
                 all.add(e.q[j]);
                 if (draw != nullptr) candidates |= static_cast<uint64_t>(draw->may_win(words[j], e.q[j])) << (16 * j);
-                if (PIVOTS)
-                    for (int p = 0; p < kPivots; ++p) pivots[p].add(select_at_least(w.q[j], kPivot[p], e.q[j]));
             }
             if (!same) {
                 const x64<F> other = exp_nonpositive(below(x_, at, x_top));
@@ -192,34 +186,51 @@ class Row {
             if (chunk % 64 == 0) {
                 all.flush();
                 raw.flush();
-                for (int p = 0; PIVOTS && p < kPivots; ++p) pivots[p].flush();
             }
         }
         mass_ = all.total();
         raw_mass_ = same ? mass_ : raw.total();
-        for (int p = 0; PIVOTS && p < kPivots; ++p) pivot_mass_[p] = pivots[p].total();
     }
-    static GM_HD V select_at_least(V w, F pivot, V e) { return gm::GM_ISA::select(w >= V(pivot), e, V(F(0))); }
 
-    // The pivot below which no token can survive; -infinity where there is none.
-    F lower_bound() const {
-        if (filters_.cuts_k(n_)) {
-            x16<M> minus_count[kPivots];
-            for (int p = 0; p < kPivots; ++p) minus_count[p] = x16<M>(M(0));
-            for (int64_t at = 0; at < n_; at += 16) {
-                const V w = lanes_at(z_, at, n_) - V(top_);
-                for (int p = 0; p < kPivots; ++p) minus_count[p] = minus_count[p] + (w >= V(kPivot[p]));
+    // The pivot above which the tokens that `reaches` asks for probably lie, from one logit in sixteen of a long row:
+    // reaches(count, mass, whole mass) of the tokens not below a pivot.
+    template <class G>
+    int guess(const G& reaches) const {
+        const int64_t stride = n_ < 4096 ? 1 : 16;
+        F count[kPivots] = {}, mass[kPivots] = {}, whole = 0;
+        for (int64_t at = 0; at + 16 <= n_; at += 16 * stride) {
+            const V w = lanes_at(z_, at, n_) - V(top_), e = exp_nonpositive(w);
+            whole += sum_lanes(e);
+            for (int p = 0; p < kPivots; ++p) {
+                const auto above = w >= V(kPivot[p]);
+                count[p] += F(__builtin_popcount(lanes_of(above)));
+                mass[p] += sum_lanes(gm::GM_ISA::select(above, e, V(F(0))));
             }
-            for (int p = 0; p < kPivots; ++p)
-                if (-static_cast<double>(sum_lanes(minus_count[p])) >= filters_.top_k) return kPivot[p];
+        }
+        for (int p = 0; p < kPivots; ++p)
+            if (reaches(count[p] * F(stride), mass[p], whole)) return p;
+        return kPivots;
+    }
+
+    // Collects what the first filter may keep, and not many more. A wrong guess costs a pass and changes nothing.
+    void collect() {
+        const Survivors<F>& kept = room_.kept;
+        if (filters_.cuts_k(n_)) {
+            const double k = filters_.top_k;
+            for (int p = guess([&](F count, F, F) { return static_cast<double>(count) >= 1.5 * k; }); p < kPivots;
+                 ++p) {
+                collect(kPivot[p]);
+                if (static_cast<double>(kept.count) >= k) return;
+            }
         } else if (filters_.top_p < 1) {
             const Mass target = Fixed<F>::share(static_cast<double>(filters_.top_p), mass_);
-            for (int p = 0; p < kPivots; ++p)
-                if (pivot_mass_[p] >= target) return kPivot[p];
-        } else if (filters_.min_p > 0) {
-            return log_min_p();
+            for (int p = guess([&](F, F mass, F whole) { return mass >= filters_.top_p * whole; }); p < kPivots; ++p) {
+                collect(kPivot[p]);
+                if (kept.mass() >= target) return;
+            }
         }
-        return F(-__builtin_inff());
+        const bool first = !filters_.cuts_k(n_) && filters_.top_p == 1 && filters_.min_p > 0;
+        collect(first ? log_min_p() : F(-__builtin_inff()));
     }
     F log_min_p() const {
         const F least = sizeof(F) == 4 ? F(0x1p-126) : F(0x1p-1022);
@@ -247,7 +258,7 @@ class Row {
 
     // Top-k, top-p, min-p, typical: each on what the one before left.
     void select() {
-        collect(lower_bound());
+        collect();
         Survivors<F>& kept = room_.kept;
         const auto order = [&](int64_t i) { return order_bits(kept.z[i]); };
         const auto one = [](int64_t) { return Mass(1); };

@@ -26,6 +26,9 @@ GM_HD uint32_t lanes_of(i64x16 mask) {
     return bits;
 }
 
+// The first `count` of sixteen lanes.
+GM_HD uint32_t first_lanes(int64_t count) { return count < 16 ? (1u << count) - 1 : 0xFFFFu; }
+
 // How far the smallest prefix in the order (key descending, place ascending) goes: all above `key`, and of those equal
 // to it the places up to `place`.
 template <class U>
@@ -59,12 +62,27 @@ inline Cut<U> select_prefix(U* key, W* weight, int32_t* place, int64_t count, W 
         const bool keep_upper = above + upper >= target;
         if (!keep_upper) above += upper;
         int64_t kept = 0;
-        for (int64_t i = 0; i < count; ++i) {
-            const bool keep = (key[i] >= pivot) == keep_upper;
-            key[kept] = key[i];
-            weight[kept] = weight[i];
-            place[kept] = place[i];
-            kept += keep;
+        if constexpr (sizeof(W) == 8) {
+            for (int64_t i = 0; i < count; i += 16) {  // the arrays have room for whole packs
+                const x16<U> keys = x16<U>::load(key + i);
+                const uint32_t upper_lanes = lanes_of(keys >= x16<U>(pivot));
+                const uint32_t chosen = (keep_upper ? upper_lanes : ~upper_lanes) & first_lanes(count - i);
+                const auto weights = x16<W>::load(weight + i);
+                const auto places = i32x16::load(place + i);
+                const Compress compress{chosen};
+                compress(keys, key + kept);
+                compress(weights, weight + kept);
+                compress(places, place + kept);
+                kept += __builtin_popcount(chosen);
+            }
+        } else {
+            for (int64_t i = 0; i < count; ++i) {
+                const bool keep = (key[i] >= pivot) == keep_upper;
+                key[kept] = key[i];
+                weight[kept] = weight[i];
+                place[kept] = place[i];
+                kept += keep;
+            }
         }
         count = kept;
     }
@@ -83,20 +101,31 @@ struct Survivors {
     int32_t* place;
 
     Mass mass() const {
-        Mass sum = 0;
-        for (int64_t i = 0; i < count; ++i) sum += mass_of(e[i]);
-        return sum;
+        MassSum<F> sum;
+        int64_t at = 0;
+        for (; at + 16 <= count; at += 16) {
+            sum.add(x16<F>::load(e + at));
+            if (at % 4096 == 0) sum.flush();
+        }
+        Mass rest = 0;
+        for (; at < count; ++at) rest += mass_of(e[at]);
+        return sum.total() + rest;
     }
     // Keeps those for which keep(i).
     template <class Keep>
     GM_HD void trim(const Keep& keep) {
         int64_t kept = 0;
-        for (int64_t i = 0; i < count; ++i) {
-            const bool k = keep(i);
-            z[kept] = z[i];
-            e[kept] = e[i];
-            index[kept] = index[i];
-            kept += k;
+        for (int64_t at = 0; at < count; at += 16) {
+            const int64_t here = count - at < 16 ? count - at : 16;
+            uint32_t lanes = 0;
+            for (int64_t j = 0; j < here; ++j) lanes |= static_cast<uint32_t>(keep(at + j)) << j;
+            const auto zs = x16<F>::load(z + at), es = x16<F>::load(e + at);
+            const auto indices = i32x16::load(index + at);
+            const Compress compress{lanes};
+            compress(zs, z + kept);
+            compress(es, e + kept);
+            compress(indices, index + kept);
+            kept += __builtin_popcount(lanes);
         }
         count = kept;
     }
