@@ -105,11 +105,11 @@ def test_a_row_does_not_change_with_its_batch_where_weights_come_from_memory(gen
     model = Transformer(TransformerConfig(1000, 2, 4, 256, 64, bos_id=0)).eval()
     assert packed.pack(model).weights.numel() >= 1 << 21  # from here on a product asks for its weights ahead
     ids = torch.randperm(1000, generator=generator)[:17]
-    batch = generate(model, n=17, max_new_tokens=6, seed=3, sample_ids=ids)
-    for row in (0, 6, 16):
-        alone = generate(model, n=1, max_new_tokens=6, seed=3, sample_ids=ids[row : row + 1])
+    batch = generate(model, n=17, max_new_tokens=4, seed=3, sample_ids=ids)
+    for row in (0, 16):
+        alone = generate(model, n=1, max_new_tokens=4, seed=3, sample_ids=ids[row : row + 1])
         assert all(torch.equal(a[0], b[row]) for a, b in zip(alone, batch, strict=True))
-    other = generate(model, n=17, max_new_tokens=6, seed=3, sample_ids=ids + 1)  # the comparison can fail
+    other = generate(model, n=17, max_new_tokens=4, seed=3, sample_ids=ids + 1)  # the comparison can fail
     assert not torch.equal(other.logprobs, batch.logprobs)
 
 
