@@ -144,14 +144,9 @@ class Row {
     }
 
     int64_t first_at_top() const {
-        for (int64_t at = 0;; at += 16) {
-            const int64_t end = at + 16 < n_ ? at + 16 : n_;
-            F most = z_[at];
-            for (int64_t i = at; i < end; ++i) most = z_[i] > most ? z_[i] : most;
-            if (most == top_ || end == n_)
-                for (int64_t i = at; i < end; ++i)
-                    if (z_[i] == top_) return i;
-        }
+        const V top(top_);
+        for (int64_t at = 0;; at += 16)  // one is there; the lanes past the end are not it
+            if (const uint32_t lanes = lanes_of(lanes_at(z_, at, n_) == top)) return at + __builtin_ctz(lanes);
     }
 
     // How far the 64 logits from `at` lie from the greatest.

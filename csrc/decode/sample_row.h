@@ -78,13 +78,20 @@ template <class F>
 F greatest_of(const F* x, int64_t n) {
     using M = typename MaskOf<F>::type;
     const x16<F> infinity{F(__builtin_inff())};
-    x16<F> top(F(-__builtin_inff()));
-    x16<M> fine(M(-1));
-    for (int64_t at = 0; at < n; at += 16) {
-        const x16<F> v = lanes_at(x, at, n);
-        fine = fine & (v < infinity);
-        top = max(v, top);
+    x16<F> tops[4];  // so that no step waits for the one before
+    x16<M> fines[4];
+    for (int j = 0; j < 4; ++j) {
+        tops[j] = x16<F>(F(-__builtin_inff()));
+        fines[j] = x16<M>(M(-1));
     }
+    for (int64_t at = 0; at < n; at += 64)
+        for (int j = 0; j < 4; ++j) {
+            const x16<F> v = lanes_at(x, at + 16 * j, n);
+            fines[j] = fines[j] & (v < infinity);
+            tops[j] = max(v, tops[j]);
+        }
+    const x16<M> fine = (fines[0] & fines[1]) & (fines[2] & fines[3]);
+    const x16<F> top = max(max(tops[0], tops[1]), max(tops[2], tops[3]));
     alignas(64) M ok[16];
     fine.store(ok);
     M all = -1;
