@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from gmkern.cli.checkpoint import Checkpoint
     from gmkern.decode import Generation
 
+_MOST_SAMPLES = 1_000_000  # a prompt: all are held until they are printed
+
 EXAMPLES = """\b
 Examples:
   gmkern generate --model gpt2/ --prompt "Once upon a time"
@@ -37,7 +39,9 @@ Examples:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A file of prompts, one a line.",
 )
-@click.option("-n", "--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Samples a prompt.")
+@click.option(
+    "-n", "--num-samples", type=click.IntRange(1, _MOST_SAMPLES), default=1, show_default=True, help="Samples a prompt."
+)
 @click.option("--max-new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Where a text is cut.")
 @click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True, help="0: the likeliest token.")
 @click.option("--top-k", type=click.IntRange(0), default=0, show_default=True, help="0: all.")
@@ -82,8 +86,8 @@ def generate(
         checkpoint = load(model)
     except NotLoaded as error:
         raise click.ClickException(f"--model {model}: {error}") from error
-    params = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty=repetition_penalty)
     try:
+        params = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty=repetition_penalty)
         drawn = draw(
             checkpoint.model,
             _encoded(checkpoint, prompts or [""]),

@@ -135,7 +135,7 @@ def simulate(
     field = _potential(potentials)
     try:
         start = bridge.structures_of(images, dtype=torch.float64 if double else torch.float32)
-        by_element = None if types is None else {name: at for at, name in enumerate(types.split(","))}
+        by_element = None if types is None else _types(types)
         kinds = None if by_element is None else bridge.types_of(images, by_element)
     except ValueError as error:
         name, colon, rest = str(error).partition(":")
@@ -197,6 +197,14 @@ def _integrator(method: str, dt: float, temperature: float, friction: float, uni
         return EulerMaruyama(step, noise)
     except ValueError as error:  # nan, and what overflows
         raise click.ClickException(f"--{error}") from error
+
+
+def _types(listed: str) -> dict[str, int]:
+    """The number of each element that is listed."""
+    names = [name.strip() for name in listed.split(",")]
+    if "" in names or len(set(names)) < len(names):
+        raise click.ClickException(f"--types: got {listed!r}; takes different elements, such as Ar,Ne")
+    return {name: at for at, name in enumerate(names)}
 
 
 def _frames(

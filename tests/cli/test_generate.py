@@ -92,6 +92,8 @@ def test_what_is_wrong_is_said_in_a_line(folder, tmp_path):
     assert "--max-new-tokens: got 99; takes at most 62" in failed(
         "--model", folder, "--prompt", "the cat", "--max-new-tokens", 99
     )
+    for option, value in (("--temperature", "nan"), ("--top-p", "nan"), ("--repetition-penalty", "inf")):
+        assert option in failed("--model", folder, option, value)
     assert "--out" in failed("--model", folder, "--out", tmp_path / "no" / "where")
     other = tmp_path / "opt"
     transformers.OPTForCausalLM(
@@ -102,7 +104,12 @@ def test_what_is_wrong_is_said_in_a_line(folder, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (other / name).write_text((folder / name).read_text())
     assert "a OPTForCausalLM; takes" in failed("--model", other)
-    for words in (["--prompt", "a"], ["--model", folder, "--top-p", 2], ["--model", folder / "none"]):
+    for words in (
+        ["--prompt", "a"],
+        ["--model", folder, "--top-p", 2],
+        ["--model", folder, "-n", 10**11],
+        ["--model", folder / "none"],
+    ):
         assert run(*words).exit_code == 2
 
 

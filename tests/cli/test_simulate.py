@@ -107,6 +107,8 @@ def test_a_table_is_printed_and_copies_differ(file, tmp_path):
         (("-p", "morse:depth=-1"), "depth"),
         (("-p", "lennard-jones:sigma=1/2"), "--types"),
         (("-p", "lennard-jones:sigma=1/2", "--types", "Ne,H"), "Ar"),
+        (("-p", "lennard-jones:sigma=1/2", "--types", "Ar,Ar"), "--types"),
+        (("-p", "lennard-jones:sigma=1/2", "--types", "Ar,"), "--types"),
         (("-p", "wca", "--dt", "1e30"), "not finite"),
         (("-p", "wca", "--dt", "nan"), "--dt: got nan"),
         (("-p", "wca", "--friction", "inf"), "--friction: got inf"),
