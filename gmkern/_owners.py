@@ -92,14 +92,14 @@ OWNERS: tuple[Owner, ...] = (
         "dynamics.simulate",
         "cpu",
         "cuda",
-        ("simulate",),
+        ("simulate", "euler_maruyama_step"),
         "one block a system, all steps in one launch: CUDA C++ holds the state in shared memory",
     ),
     Owner(
         "dynamics.path_log_prob",
         "cpu",
         "reference",
-        ("path_log_prob",),
+        ("path_log_prob", "gaussian_log_prob"),
         "simulate's own step along stored states, so that values are its bits; no GPU kernel yet",
     ),
     Owner(

@@ -54,4 +54,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
         "egnn_layer_backward(Tensor positions, Tensor features, Tensor weights, Tensor system_ptr, Tensor cell, "
         "Tensor inverse, bool moves, float cutoff, float neighbors, Tensor sums, Tensor grad_positions, "
         "Tensor grad_features, bool with_weights) -> (Tensor, Tensor, Tensor)");
+    // x + dt drift + scale noise of the stream of kicks, for x and drift [S, E] and coefficients [1 | S, 2] (dt, scale)
+    m.def(
+        "euler_maruyama_step(Tensor x, Tensor drift, Tensor coefficients, Tensor seed, Tensor sample_ids, "
+        "Tensor step) -> Tensor");
+    // [S] float64: log N(to; start + dt drift, scale^2), summed over E; drift [0, E] stands for none
+    m.def("gaussian_log_prob(Tensor to, Tensor start, Tensor drift, Tensor coefficients) -> Tensor");
 }

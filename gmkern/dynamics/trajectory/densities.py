@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+Gaussians = Callable[..., Tensor]  # ``gaussians`` below, or a kernel in its place
 Force = Callable[[Tensor, Tensor], Tensor]  # x [S, ...], t [S] -> [S, ...]
 
 KINDS = ("same_drift", "reversed", "brownian", "bridge")  # as csrc/dynamics/dynamics.h numbers them
@@ -38,6 +39,7 @@ class Backward:
         scale: Tensor,
         bridge: Tensor | None,
         over: Tensor,
+        gaussian: Gaussians,
     ) -> Tensor:
         """[S]: the log density of going back from ``after`` to ``before``, ``drift`` being the field at ``after``.
 
@@ -51,7 +53,7 @@ class Backward:
             return torch.where(bridge.reshape(-1) > 0, log, torch.zeros_like(log))  # with certainty to the pin
         if self.kind == BROWNIAN:
             drift = None
-        return gaussians(before, after, None, drift, -dt if self.kind == REVERSED else dt, scale, over)
+        return gaussian(before, after, None, drift, -dt if self.kind == REVERSED else dt, scale, over)
 
 
 def gaussians(

@@ -22,9 +22,10 @@ from gmkern.dynamics.systems import Model, Systems, masses_of, model_of, no_grad
 from gmkern.dynamics.trajectory import ops
 from gmkern.dynamics.trajectory.densities import BRIDGE, KINDS, SAME_DRIFT, Backward, Force
 from gmkern.dynamics.trajectory.loop import Outcome, Run, loop
-from gmkern.dynamics.trajectory.reference import Noise
+from gmkern.dynamics.trajectory.reference import IN_PYTORCH, Noise
 from gmkern.dynamics.trajectory.schedule import Schedule
 from gmkern.dynamics.trajectory.slices import scored, sliced
+from gmkern.dynamics.trajectory.step_ops import kernels_of
 
 Field = Potential | VectorField | EGNN
 
@@ -141,7 +142,8 @@ def _follow_module(
     run = with_backward(run, backward, x, other)
     inverse_masses = 1.0 / m
     v = _starting_velocities(x, v, integrator, run, noise, inverse_masses)
-    return loop(run, x, v, inverse_masses, field, noise, None, path=path)
+    kernels = kernels_of(op, seeds, ids) if chosen == "cpu" else IN_PYTORCH
+    return loop(run, x, v, inverse_masses, field, noise, None, path=path, kernels=kernels)
 
 
 def _follow_potential(

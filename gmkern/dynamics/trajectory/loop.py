@@ -53,6 +53,7 @@ def loop(
     energy: reference.Force | None,
     atoms: Tensor | None = None,
     path: Tensor | None = None,
+    kernels: reference.Kernels = reference.IN_PYTORCH,
 ) -> Outcome:
     """Takes ``run.steps`` steps from (x, v), or along ``path`` [steps + 1, *x.shape]; differentiable in whatever
     ``force`` is, the steps between two checkpoints being run again in the backward pass.
@@ -82,7 +83,7 @@ def loop(
             )
             to = None if path is None else path[taken + 1]
             forward, backward = state.forward, state.backward
-            state = reference.advance(run.kind, state, force, noise, inverse_masses, step, density, to)
+            state = reference.advance(run.kind, state, force, noise, inverse_masses, step, density, to, kernels)
             if density is not None:
                 state = state._replace(forward=_sum(forward, state.forward), backward=_sum(backward, state.backward))
             if run.record_every is not None and (taken + 1) % run.record_every == 0:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmkern.dynamics.trajectory.densities import Backward, Force, gaussians
+from gmkern.dynamics.trajectory.densities import Backward, Force, Gaussians, gaussians
 
 VELOCITY_VERLET, BAOAB, EULER_MARUYAMA, HEUN, RK4 = range(5)  # gmkern/dynamics/integrators.py
 
@@ -50,6 +50,16 @@ class PathDensity:
     detach: bool  # whether the path is held fixed, each step's state being a constant
 
 
+class Kernels(NamedTuple):
+    """What may stand in for the arithmetic of Euler-Maruyama around a force."""
+
+    move: Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor] | None = None  # x, drift, dt, scale, step -> x'
+    log: Gaussians = gaussians
+
+
+IN_PYTORCH = Kernels()
+
+
 def advance(
     kind: int,
     state: State,
@@ -59,6 +69,7 @@ def advance(
     step: Step,
     density: PathDensity | None = None,
     to: Tensor | None = None,
+    kernels: Kernels = IN_PYTORCH,
 ) -> State:
     """The state one step on.
 
@@ -106,9 +117,13 @@ def advance(
         before, scale = x, constant(coefficients["noise"] * torch.sqrt(dt64))
         fixed = density is not None and density.detach
         if to is None:
-            x = x + dt * (f.detach() if fixed else f)
-            if bool((coefficients["noise"] != 0).any()):
-                x = x + scale * noise(step.number)
+            drift = f.detach() if fixed else f
+            if not bool((coefficients["noise"] != 0).any()):
+                x = x + dt * drift
+            elif kernels.move is not None:
+                x = kernels.move(x, drift, dt, scale, step.number)
+            else:
+                x = x + dt * drift + scale * noise(step.number)
             x = x.detach() if fixed else x
         else:
             x = to
@@ -116,13 +131,13 @@ def advance(
             return State(x, v)
         backward = density.backward
         bridge = None if step.bridge is None else step.bridge.reshape(per_system)
-        drift = there = force(x, time(1)) if backward.needs_own_drift else None
+        opposite = there = force(x, time(1)) if backward.needs_own_drift else None
         if backward.force is not None:
-            drift = backward.force(x, time(1))
+            opposite = backward.force(x, time(1))
         return State(
             x, v, there,
-            forward=gaussians(x, before, None, f, dt, scale, density.over),
-            backward=backward.of_step(before, x, drift, dt, scale, bridge, density.over),
+            forward=kernels.log(x, before, None, f, dt, scale, density.over),
+            backward=backward.of_step(before, x, opposite, dt, scale, bridge, density.over, kernels.log),
         )  # fmt: skip
     if kind == HEUN:
         k1 = force(x, time(0))
