@@ -81,22 +81,35 @@ def sample(
         why_not = str(reason)
     dim = _latent_dim(decoder, latent_dim)
     chosen = _backend.choose("latent.sample", backend, [("cpu", why_not), ("reference", None)])
-    parts = []
     step = _SLICE if chosen == "cpu" else batch
+
+    def drawn(part: slice) -> Tensor:
+        some, mine = ids[part], key[part] if key.ndim else key
+        if chosen != "cpu" or found is None:
+            return _in_pytorch(decoder, mine, some, dim, parameter.dtype)
+        _validate.no_tangents("latent.sample", *found.weights, *found.biases)
+        weights = [weight.contiguous() for weight in found.weights]
+        biases = [bias.contiguous() for bias in found.biases]
+        flat = ops.latent_mlp(mine, some, weights, biases, found.activations, found.slopes)
+        return flat.reshape(len(some), *found.shape)
+
     with _progress.bar(progress, "sample", rows) as show:
-        for first in range(0, max(rows, 1), step):
-            part = slice(first, first + step)
-            some, mine = ids[part], key[part] if key.ndim else key
-            if chosen == "cpu" and found is not None:
-                _validate.no_tangents("latent.sample", *found.weights, *found.biases)
-                weights = [weight.contiguous() for weight in found.weights]
-                biases = [bias.contiguous() for bias in found.biases]
-                flat = ops.latent_mlp(mine, some, weights, biases, found.activations, found.slopes)
-                parts.append(flat.reshape(len(some), *found.shape))
+        first = drawn(slice(0, step))
+        show(min(step, rows))
+        parts, out = [first], None
+        if rows > step and not first.requires_grad:  # one tensor from the start, so that samples are held once
+            out = first.new_empty((rows, *first.shape[1:]))
+            out[:step] = first
+        for begin in range(step, rows, step):
+            part = slice(begin, begin + step)
+            if out is None:
+                parts.append(drawn(part))
             else:
-                parts.append(_in_pytorch(decoder, mine, some, dim, parameter.dtype))
-            show(min(first + step, rows))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+                out[part] = drawn(part)
+            show(min(begin + step, rows))
+    if out is not None:
+        return out
+    return first if len(parts) == 1 else torch.cat(parts)
 
 
 def _in_pytorch(decoder: nn.Module, seed: Tensor, ids: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
