@@ -122,6 +122,8 @@ def prepared(case: Case) -> tuple[Transformer, Tensor, list[int]]:
         model.embedding.weight *= 5  # logits far enough apart that greedy tokens are not near ties
         if case.shortest:
             model.head_weight.copy_(model.embedding.weight.roll(1, 0))
+            for weight in (model.position_embedding.weight, *(p for p in model.blocks.parameters() if p.ndim == 2)):
+                weight *= 0.05  # the stream keeps its token
     if not case.shortest:
         return model, torch.arange(case.rows).unsqueeze(1) * 7 % config.vocab_size, []
     return model, (config.vocab_size - wanted_lengths(case)).unsqueeze(1), [0]
