@@ -40,6 +40,8 @@ MESSAGE_FLOP = 2 * 2 * WIDTH * WIDTH  # of the two products of a message, forwar
 def made(systems: int, atoms: int) -> tuple[EGNN, Tensor, Tensor]:
     torch.manual_seed(0)
     network = EGNN(WIDTH, LAYERS, neighbors=atoms - 1)
+    for layer in network.layers:  # a field of order 1, as after training
+        torch.nn.init.normal_(layer.move_out.weight, std=0.5)
     return network, 2.0 * torch.randn(systems, atoms, 3), torch.rand(systems)
 
 
