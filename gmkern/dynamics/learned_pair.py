@@ -128,8 +128,8 @@ class LearnedPair(Term):
     def _derivatives(self, r: Tensor) -> list[Tensor]:
         """[n, P] each: the energy and two derivatives, with a graph to the parameters where gradients are on."""
         trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.module.parameters())
-        with torch.enable_grad():
-            r = r.detach().requires_grad_()
+        with torch.inference_mode(False), torch.set_grad_enabled(True):
+            r = r.detach().clone().requires_grad_()  # autograd takes no tensor of inference mode
             parts = [self.energy(r)]
             for _ in range(2):
                 rows = [

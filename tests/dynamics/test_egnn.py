@@ -341,6 +341,16 @@ out = v.detach(), torch.autograd.grad(v.square().sum(), x)[0]
     assert (slope.double() - want_slope).abs().max() < 4 * slack * (1 + want_slope.abs().max())
 
 
+def test_inference_mode():
+    """Forces by autograd inside, whose tensors inference mode does not make."""
+    net, x = network(5, 1, conservative=True), cloud(21, 2, 4, 3)
+    want = simulate(net, x, integrator=Heun(0.1), steps=2, record_every=1)
+    with torch.inference_mode():
+        got = simulate(net, x + 0.0, integrator=Heun(0.1), steps=2, record_every=1)
+    assert torch.equal(got.positions, want.positions)
+    assert torch.equal(got.energies, want.energies)
+
+
 def test_empty_input():
     net = network(4, 1, torch.float32)
     for shape in ((0, 3, 3), (2, 0, 3), (0, 3), (2, 1, 3)):

@@ -215,3 +215,12 @@ def test_fields_of_other_kinds_are_untouched():
     learned, plain = LearnedPair(network(), R_MAX), LennardJones(cutoff=2.0)
     both, one, other = (energy_and_forces(f, x).forces for f in (learned + plain, learned, plain))
     assert (both - one - other).abs().max() < 1e-11 * other.abs().max()
+
+
+def test_inference_mode():
+    field, x = LearnedPair(network(), R_MAX), cloud(9, 2, 6)
+    want = energy_and_forces(field, x)
+    with torch.inference_mode():
+        got = energy_and_forces(field, x + 0.0)
+    assert torch.equal(got.energy, want.energy)
+    assert torch.equal(got.forces, want.forces)

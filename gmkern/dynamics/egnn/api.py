@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -207,6 +207,9 @@ class Bound:
 
     def energy_and_field(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Energies [S] and forces."""
+        if torch.is_inference_mode_enabled():  # whose tensors autograd does not take
+            with torch.inference_mode(False), torch.no_grad():
+                return self._copied().energy_and_field(x.clone(), t.clone())
         weights = self._packed(x)  # without a graph where gradients are off, so that none is computed
         trains = torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in weights))
         with torch.enable_grad():
@@ -214,6 +217,12 @@ class Bound:
             energy = self._energy(at, t, weights)
             (slope,) = torch.autograd.grad(energy.sum(), at, create_graph=trains)
         return (energy, -slope) if trains else (energy.detach(), -slope)
+
+    def _copied(self) -> Bound:
+        systems = replace(self.systems, ptr=self.systems.ptr.clone())
+        return replace(
+            self, systems=systems, types=self.types.clone(), box=Box(self.box.cell.clone(), self.box.inverse.clone())
+        )
 
     def _packed(self, x: Tensor) -> list[Tensor]:
         """The weights of each layer, then of the start and of the end, in x's dtype."""
