@@ -8,7 +8,6 @@
 #include <cstring>
 #include <memory>
 
-#include "common/parallel.h"
 #include "decode/sample.h"
 #include "decode/transformer_ops.h"
 
@@ -63,7 +62,7 @@ struct Slot {
 
 constexpr int64_t kPromptRows = 128;        // rows a step takes where prompts are read
 constexpr int64_t kLogitRows = 64;          // rows whose logits stand in memory at once
-constexpr int64_t kSpreadLogits = 1 << 14;  // logits whose sampling is worth a thread's start
+constexpr int64_t kSpreadLogits = 1 << 14;  // logits whose sampling is worth handing over
 
 struct alignas(64) AlignedBytes {
     char bytes[64];
@@ -85,21 +84,21 @@ class Group {
           scratch_(engine.shape(), room_, each_ * logit_rows_),
           outcomes_(static_cast<size_t>(logit_rows_)) {}
 
-    // One step of every slot; false where nothing is left to do.
-    bool step(Counts& counts, bool spread) {
+    // One step of every slot, by a team or (null) by this thread alone; false where nothing is left to do.
+    bool step(Counts& counts, Team* team) {
         gather(counts.next);
         if (rows_.empty()) return false;
-        engine_.run(scratch_, rows_.data(), static_cast<int64_t>(rows_.size()), spread);
+        engine_.run(scratch_, rows_.data(), static_cast<int64_t>(rows_.size()), team);
         for (size_t begin = 0; begin < ready_slot_.size(); begin += kLogitRows) {
             const int64_t count = std::min<int64_t>(static_cast<int64_t>(ready_slot_.size() - begin), kLogitRows);
             engine_.final_norm(scratch_, ready_.data() + each_ * begin, each_ * count);
-            engine_.head(scratch_, each_ * count, spread);
+            engine_.head(scratch_, each_ * count, team);
             const int64_t* slots = ready_slot_.data() + begin;
             const auto draw_some = [&](int64_t from, int64_t to) {
                 for (int64_t i = from; i < to; ++i) outcomes_[static_cast<size_t>(i)] = draw(slots[i], i);
             };
-            if (spread && count * engine_.shape().vocab >= kSpreadLogits)
-                parallel_for(0, count, 1, draw_some);
+            if (team && count * engine_.shape().vocab >= kSpreadLogits)
+                team->share(count, 1, draw_some);
             else
                 draw_some(0, count);
             for (int64_t i = 0; i < count; ++i) record(slots[i], outcomes_[static_cast<size_t>(i)], counts);
@@ -213,17 +212,17 @@ class Group {
     std::vector<int64_t> ready_, ready_slot_;
 };
 
-// How many groups the slots in use are dealt to. One group shares each layer's work among the threads. Several groups
-// are shared among them whole, from the first layer to the last, for all steps of a call: no thread waits for another,
-// and where the weights are small, a group is small enough that its keys and values stay in the near cache meanwhile.
+// How many groups the slots in use are dealt to. One group shares each layer's work among the threads, so that weights
+// which come from memory are read once. Several groups are shared among them whole, from the first layer to the last,
+// for all steps of a call: no thread waits for another, and a group's keys and values stay in the near cache meanwhile.
 int64_t groups_for(int64_t live, const Engine& engine, int64_t length) {
     constexpr int64_t kNear = int64_t(1) << 21, kFewest = 12;  // floats; rows that keep the linears' tiles full
     const TransformerShape& s = engine.shape();
     const int64_t threads = num_threads(), weights = engine.layout().size;
-    if (live < 2 * threads || (live < 8 * threads && weights > kNear / 2)) return 1;
+    if (live < 2 * threads || weights > 2 * kNear || (live < 8 * threads && weights > kNear / 2)) return 1;
     const int64_t each = (live + threads - 1) / threads;
     const int64_t slot = s.layers * s.kv_heads * length * (s.head_dim + s.value_width());
-    const int64_t most = weights > 2 * kNear ? each : std::max(kFewest, kNear / slot);
+    const int64_t most = std::max(kFewest, kNear / slot);
     return (each + most - 1) / most * threads;
 }
 
@@ -346,15 +345,14 @@ void generate_steps(const Tensor& packed, const Tensor& turns, Tensor cache, con
         for (int64_t i = g; i < busy; i += groups) mine.push_back(live[static_cast<size_t>(i)]);
         group.push_back(std::make_unique<Group>(engine, job, slot, count, std::move(mine)));
     }
-    const auto advance = [&](int64_t begin, int64_t end) {
-        for (int64_t g = begin; g < end; ++g)
-            for (int64_t i = 0; i < steps && group[static_cast<size_t>(g)]->step(counts, groups == 1); ++i) {
-            }
+    const auto advance = [&](int64_t g, Team* team) {
+        for (int64_t i = 0; i < steps && group[static_cast<size_t>(g)]->step(counts, team); ++i) {
+        }
     };
-    if (groups == 1)
-        advance(0, 1);
-    else
-        parallel_for(0, groups, 1, advance);
+    Team::run([&](Team& team) {
+        if (groups == 1) return advance(0, &team);
+        team.share(groups, 1, [&](int64_t g, int64_t) { advance(g, nullptr); });
+    });
     reached[0] = std::min(counts.next.load(), n);
     reached[1] = counts.done;
     reached[2] = counts.flawed;

@@ -1,8 +1,8 @@
 // The step engine's vocabulary: what its bodies take.
 //
 // Every row (one token of one sequence) is computed by sums whose order is a function of that row alone: a linear's
-// output is one chain of multiply-adds over its inputs, an attention's sums go by position. So a row's bits do not
-// depend on which rows are computed beside it, on tiles, or on threads.
+// output is chains of multiply-adds over blocks of its inputs, an attention's sums go by position. So a row's bits do
+// not depend on which rows are computed beside it, on tiles, or on threads.
 #pragma once
 
 #include <cstdint>

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "common/parallel.h"
 #include "decode/transformer_ops.h"
 
 namespace gm {
@@ -114,12 +113,12 @@ struct Feed {
 
     // Runs all rows; give(first, count) is called with the last norms of up to `most` asked rows in scratch.normed.
     template <class Give>
-    void run(const Engine& engine, EngineScratch& scratch, int64_t most, const Give& give) const {
+    void run(const Engine& engine, EngineScratch& scratch, Team& team, int64_t most, const Give& give) const {
         int64_t given = 0;
         const int64_t count = static_cast<int64_t>(rows.size());
         for (int64_t begin = 0; begin < count; begin += kChunk) {
             const int64_t here = std::min(count - begin, kChunk);
-            engine.run(scratch, rows.data() + begin, here, true);
+            engine.run(scratch, rows.data() + begin, here, &team);
             while (given < asked && want[given] < begin + here) {
                 std::vector<int64_t> which;
                 for (int64_t i = given; i < asked && want[i] < begin + here && i < given + most; ++i)
@@ -145,10 +144,12 @@ Tensor transformer_logits(const Tensor& packed, const Tensor& turns, Tensor cach
     float* to = out.mutable_data_ptr<float>();
     EngineScratch scratch(engine.shape(), std::min<int64_t>(tokens.numel(), Feed::kChunk),
                           std::min(feed.asked, kLogitChunk));
-    feed.run(engine, scratch, kLogitChunk, [&](int64_t first, int64_t n) {
-        engine.head(scratch, n, true);
-        for (int64_t i = 0; i < n; ++i)
-            std::copy_n(scratch.logits.data() + i * lanes_up(vocab), vocab, to + (first + i) * vocab);
+    Team::run([&](Team& team) {
+        feed.run(engine, scratch, team, kLogitChunk, [&](int64_t first, int64_t n) {
+            engine.head(scratch, n, &team);
+            for (int64_t i = 0; i < n; ++i)
+                std::copy_n(scratch.logits.data() + i * lanes_up(vocab), vocab, to + (first + i) * vocab);
+        });
     });
     return out;
 }
@@ -162,9 +163,11 @@ Tensor transformer_hidden(const Tensor& packed, const Tensor& turns, Tensor cach
     Tensor out = torch::stable::empty({feed.asked, width}, ScalarType::Float);
     float* to = out.mutable_data_ptr<float>();
     EngineScratch scratch(engine.shape(), std::min<int64_t>(tokens.numel(), Feed::kChunk), 0);
-    feed.run(engine, scratch, Feed::kChunk, [&](int64_t first, int64_t n) {
-        for (int64_t i = 0; i < n; ++i)
-            std::copy_n(scratch.normed.data() + i * lanes_up(width), width, to + (first + i) * width);
+    Team::run([&](Team& team) {
+        feed.run(engine, scratch, team, Feed::kChunk, [&](int64_t first, int64_t n) {
+            for (int64_t i = 0; i < n; ++i)
+                std::copy_n(scratch.normed.data() + i * lanes_up(width), width, to + (first + i) * width);
+        });
     });
     return out;
 }
@@ -186,14 +189,16 @@ Tensor transformer_head(const Tensor& packed, const Tensor& hidden, const std::v
     EngineScratch scratch(s, 0, std::min(count, kLogitChunk));
     const float* from = hidden.const_data_ptr<float>();
     float* to = out.mutable_data_ptr<float>();
-    for (int64_t first = 0; first < count; first += kLogitChunk) {
-        const int64_t n = std::min(count - first, kLogitChunk);
-        for (int64_t i = 0; i < n; ++i)
-            std::copy_n(from + (first + i) * s.width, s.width, scratch.normed.data() + i * lanes_up(s.width));
-        engine.head(scratch, n, true);
-        for (int64_t i = 0; i < n; ++i)
-            std::copy_n(scratch.logits.data() + i * lanes_up(s.vocab), s.vocab, to + (first + i) * s.vocab);
-    }
+    Team::run([&](Team& team) {
+        for (int64_t first = 0; first < count; first += kLogitChunk) {
+            const int64_t n = std::min(count - first, kLogitChunk);
+            for (int64_t i = 0; i < n; ++i)
+                std::copy_n(from + (first + i) * s.width, s.width, scratch.normed.data() + i * lanes_up(s.width));
+            engine.head(scratch, n, &team);
+            for (int64_t i = 0; i < n; ++i)
+                std::copy_n(scratch.logits.data() + i * lanes_up(s.vocab), s.vocab, to + (first + i) * s.vocab);
+        }
+    });
     return out;
 }
 

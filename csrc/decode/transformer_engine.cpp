@@ -3,13 +3,11 @@
 #include <algorithm>
 #include <cstring>
 
-#include "common/parallel.h"
-
 namespace gm {
 namespace {
 
-// Below this many multiply-adds a thread's start costs more than its help.
-constexpr int64_t kSpreadWork = 1 << 18;
+// Below this many multiply-adds handing work over costs more than help is worth.
+constexpr int64_t kSpreadWork = 1 << 15;
 // A model of this many floats is read from memory, or a far cache, at each step.
 constexpr int64_t kFar = int64_t(1) << 21;
 
@@ -34,11 +32,12 @@ PackedNorm take_norm(int64_t* at, const TransformerShape& s) {
     return n;
 }
 
-// f over [0, count), shared among threads where the work is worth it. What f does may not depend on the cut.
+// f over [0, count), `unit` items at a time, by the whole team where the work is worth it. What f does may not depend
+// on the cut.
 template <class F>
-void share(bool spread, int64_t count, int64_t work, const F& f) {
-    if (spread && work >= kSpreadWork)
-        parallel_for(0, count, 1, f);
+void share(Team* team, int64_t count, int64_t unit, int64_t work, const F& f) {
+    if (team && work >= kSpreadWork)
+        team->share(count, unit, f);
     else
         f(0, count);
 }
@@ -97,7 +96,7 @@ Engine::Engine(const TransformerShape& shape, const float* packed, const float* 
       attend_body_(GM_CALL_ISA(attend_row)) {}
 
 void Engine::linear(const PackedLinear& m, const float* x, int64_t x_stride, float* out, int64_t rows, Epilogue kind,
-                    bool spread) const {
+                    Team* team) const {
     const bool gated = is_gated(kind);
     const LinearArgs args{x,
                           reinterpret_cast<const uint32_t*>(packed_ + m.weight),
@@ -111,12 +110,12 @@ void Engine::linear(const PackedLinear& m, const float* x, int64_t x_stride, flo
                           kind,
                           shape_.format,
                           layout_.size >= kFar};
-    const int64_t panels = m.outputs / kLanes, unit = 8;  // panels that a thread takes together
-    share(spread, (panels + unit - 1) / unit, rows * m.inputs * m.outputs,
-          [&](int64_t begin, int64_t end) { linear_body_(args, begin * unit, std::min(end * unit, panels)); });
+    const int64_t panels = m.outputs / kLanes, unit = panels >= 64 ? 8 : 4;  // panels that a thread takes together
+    share(team, panels, unit, rows * m.inputs * m.outputs,
+          [&](int64_t begin, int64_t end) { linear_body_(args, begin, end); });
 }
 
-void Engine::norm(const PackedNorm& n, const float* x, float* out, int64_t rows, bool spread) const {
+void Engine::norm(const PackedNorm& n, const float* x, float* out, int64_t rows, Team* team) const {
     const NormArgs args{x,
                         packed_ + n.weight,
                         n.bias < 0 ? nullptr : packed_ + n.bias,
@@ -125,17 +124,17 @@ void Engine::norm(const PackedNorm& n, const float* x, float* out, int64_t rows,
                         shape_.width,
                         shape_.norm,
                         shape_.eps};
-    share(spread, rows, rows * shape_.width * 8, [&](int64_t begin, int64_t end) { norm_body_(args, begin, end); });
+    share(team, rows, 1, rows * shape_.width * 8, [&](int64_t begin, int64_t end) { norm_body_(args, begin, end); });
 }
 
-void Engine::attention(EngineScratch& s, int64_t layer, const TokenRow* rows, int64_t count, bool spread) const {
+void Engine::attention(EngineScratch& s, int64_t layer, const TokenRow* rows, int64_t count, Team* team) const {
     const TransformerShape& m = shape_;
     const PackedLayer& l = layout_.layers[static_cast<size_t>(layer)];
     const int64_t qkv = lanes_up(m.qkv()), attended = m.heads * m.head_dim;
     const int64_t layer_floats = m.kv_heads * head_floats_;
     const auto part = [&](const TokenRow& r) { return cache_ + (r.slot * m.layers + layer) * layer_floats; };
 
-    share(spread, count, count * m.qkv() * 16, [&](int64_t begin, int64_t end) {
+    share(team, count, 1, count * m.qkv() * 16, [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r)
             place_body_({s.qkv.data() + r * qkv, l.q_norm < 0 ? nullptr : packed_ + l.q_norm,
                          l.k_norm < 0 ? nullptr : packed_ + l.k_norm,
@@ -150,7 +149,7 @@ void Engine::attention(EngineScratch& s, int64_t layer, const TokenRow* rows, in
     int64_t work = 0;
     for (int64_t r = 0; r < count; ++r) work += 2 * attended * (rows[r].position + 1 - first(rows[r]));
     const int64_t group = m.heads / m.kv_heads;
-    share(spread, count * m.kv_heads, work, [&](int64_t begin, int64_t end) {
+    share(team, count * m.kv_heads, 1, work, [&](int64_t begin, int64_t end) {
         float* scores = scores_room(length_);
         for (int64_t i = begin; i < end; ++i) {
             const int64_t r = i / m.kv_heads, h = i % m.kv_heads, at = h * group * m.head_dim;
@@ -162,10 +161,10 @@ void Engine::attention(EngineScratch& s, int64_t layer, const TokenRow* rows, in
 }
 
 void Engine::add(EngineScratch& s, const PackedLinear& m, const PackedNorm& after, const float* y, int64_t y_stride,
-                 int64_t rows, bool spread) const {
-    if (after.weight < 0) return linear(m, y, y_stride, s.x.data(), rows, Epilogue::add, spread);
-    linear(m, y, y_stride, s.normed.data(), rows, Epilogue::store, spread);
-    norm(after, s.normed.data(), s.normed.data(), rows, spread);
+                 int64_t rows, Team* team) const {
+    if (after.weight < 0) return linear(m, y, y_stride, s.x.data(), rows, Epilogue::add, team);
+    linear(m, y, y_stride, s.normed.data(), rows, Epilogue::store, team);
+    norm(after, s.normed.data(), s.normed.data(), rows, team);
     for (int64_t r = 0; r < rows; ++r) {
         float* x = s.x.data() + r * lanes_up(shape_.width);
         const float* more = s.normed.data() + r * lanes_up(shape_.width);
@@ -173,7 +172,7 @@ void Engine::add(EngineScratch& s, const PackedLinear& m, const PackedNorm& afte
     }
 }
 
-void Engine::run(EngineScratch& s, const TokenRow* rows, int64_t count, bool spread) const {
+void Engine::run(EngineScratch& s, const TokenRow* rows, int64_t count, Team* team) const {
     const TransformerShape& m = shape_;
     const int64_t width = lanes_up(m.width), attended = m.heads * m.head_dim;
     for (int64_t r = 0; r < count; ++r) {
@@ -188,14 +187,14 @@ void Engine::run(EngineScratch& s, const TokenRow* rows, int64_t count, bool spr
     }
     for (int64_t i = 0; i < m.layers; ++i) {
         const PackedLayer& l = layout_.layers[static_cast<size_t>(i)];
-        norm(l.before_attention, s.x.data(), s.normed.data(), count, spread);
-        linear(l.qkv, s.normed.data(), width, s.qkv.data(), count, Epilogue::store, spread);
-        attention(s, i, rows, count, spread);
-        if (m.parallel) norm(l.before_mlp, s.x.data(), s.normed.data(), count, spread);  // of x as attention read it
-        add(s, l.out, l.after_attention, s.attended.data(), attended, count, spread);
-        if (!m.parallel) norm(l.before_mlp, s.x.data(), s.normed.data(), count, spread);
-        linear(l.up, s.normed.data(), width, s.hidden.data(), count, static_cast<Epilogue>(m.activation), spread);
-        add(s, l.down, l.after_mlp, s.hidden.data(), lanes_up(m.ff), count, spread);
+        norm(l.before_attention, s.x.data(), s.normed.data(), count, team);
+        linear(l.qkv, s.normed.data(), width, s.qkv.data(), count, Epilogue::store, team);
+        attention(s, i, rows, count, team);
+        if (m.parallel) norm(l.before_mlp, s.x.data(), s.normed.data(), count, team);  // of x as attention read it
+        add(s, l.out, l.after_attention, s.attended.data(), attended, count, team);
+        if (!m.parallel) norm(l.before_mlp, s.x.data(), s.normed.data(), count, team);
+        linear(l.up, s.normed.data(), width, s.hidden.data(), count, static_cast<Epilogue>(m.activation), team);
+        add(s, l.down, l.after_mlp, s.hidden.data(), lanes_up(m.ff), count, team);
     }
 }
 
@@ -212,15 +211,15 @@ void Engine::copy_cache(const float* others, int64_t room, int64_t prefix, int64
 void Engine::final_norm(EngineScratch& s, const int64_t* which, int64_t count) const {
     const int64_t width = lanes_up(shape_.width);
     for (int64_t i = 0; i < count; ++i)
-        norm(layout_.norm, s.x.data() + which[i] * width, s.normed.data() + i * width, 1, false);
+        norm(layout_.norm, s.x.data() + which[i] * width, s.normed.data() + i * width, 1, nullptr);
 }
 
-void Engine::head(EngineScratch& s, int64_t count, bool spread) const {
+void Engine::head(EngineScratch& s, int64_t count, Team* team) const {
     const int64_t width = lanes_up(shape_.width);
-    linear(layout_.head, s.normed.data(), width, s.logits.data(), count, Epilogue::store, spread);
+    linear(layout_.head, s.normed.data(), width, s.logits.data(), count, Epilogue::store, team);
     if (shape_.logit_cap > 0.0f) {
         const int64_t vocab = lanes_up(shape_.vocab);
-        share(spread, count, count * vocab * 16, [&](int64_t begin, int64_t end) {
+        share(team, count, 1, count * vocab * 16, [&](int64_t begin, int64_t end) {
             cap_body_(s.logits.data() + begin * vocab, (end - begin) * vocab, shape_.logit_cap);
         });
     }

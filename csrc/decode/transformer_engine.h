@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/team.h"
 #include "decode/transformer.h"
 
 namespace gm {
@@ -71,12 +72,12 @@ class Engine {
     Engine(const TransformerShape& shape, const float* packed, const float* turns, float* cache, int64_t length);
 
     // Writes the rows' keys and values to the cache and leaves their hidden states in scratch.x. Rows of one slot stand
-    // in the order of their positions. `spread`: share the work of each layer among threads.
-    void run(EngineScratch&, const TokenRow* rows, int64_t count, bool spread) const;
+    // in the order of their positions. `team`: who shares the work of each layer; null: this thread does it alone.
+    void run(EngineScratch&, const TokenRow* rows, int64_t count, Team* team) const;
     // scratch.normed[i] = the last norm of row which[i], as the head takes it.
     void final_norm(EngineScratch&, const int64_t* which, int64_t count) const;
     // scratch.logits[i] = the logits of scratch.normed[i]; their stride is lanes_up(vocab).
-    void head(EngineScratch&, int64_t count, bool spread) const;
+    void head(EngineScratch&, int64_t count, Team* team) const;
 
     // Copies the first `count` positions of cache number `prefix` of others, `room` positions long each, to a slot.
     void copy_cache(const float* others, int64_t room, int64_t prefix, int64_t slot, int64_t count) const;
@@ -86,12 +87,12 @@ class Engine {
 
  private:
     void linear(const PackedLinear&, const float* x, int64_t x_stride, float* out, int64_t rows, Epilogue,
-                bool spread) const;
-    void norm(const PackedNorm&, const float* x, float* out, int64_t rows, bool spread) const;
+                Team* team) const;
+    void norm(const PackedNorm&, const float* x, float* out, int64_t rows, Team* team) const;
     // x += linear(y); where there are norms after, x += norm(linear(y)), by way of s.normed.
     void add(EngineScratch&, const PackedLinear&, const PackedNorm& after, const float* y, int64_t y_stride,
-             int64_t rows, bool spread) const;
-    void attention(EngineScratch&, int64_t layer, const TokenRow* rows, int64_t count, bool spread) const;
+             int64_t rows, Team* team) const;
+    void attention(EngineScratch&, int64_t layer, const TokenRow* rows, int64_t count, Team* team) const;
 
     TransformerShape shape_;
     PackedLayout layout_;

@@ -1,6 +1,6 @@
-// Rows times packed panels: a register tile of R rows and C panels, one chain of multiply-adds an output, over its
-// inputs in their order. Where many rows read the same weights, a block of the weights is widened once and stays in the
-// near cache while the rows pass, their sums waiting in memory: the same chains, cut in pieces.
+// Rows times packed panels: a register tile of R rows and C panels. An output's sum is one chain of multiply-adds a
+// block of kBlock inputs, in their order, and the chain of the blocks' sums. Where many rows read the same weights, a
+// block of the weights is widened once and stays in the near cache while the rows pass, their sums waiting in memory.
 #include "common/vector_math.h"
 #include "decode/transformer.h"
 
@@ -17,7 +17,7 @@ constexpr int kRows = 3, kPanels = 2, kPanelsOfOne = 4;
 constexpr int kRows = 1, kPanels = 2, kPanelsOfOne = 2;
 #endif
 
-constexpr int64_t kBlock = 128;  // inputs whose weights are widened at once, and stay in the near cache
+constexpr int64_t kBlock = 128;  // inputs of one chain; their weights are widened at once, and stay in the near cache
 constexpr int kPassing = 96;     // rows whose sums wait meanwhile, a multiple of kRows
 
 f32x16 activate(Epilogue kind, f32x16 x) {
@@ -104,30 +104,21 @@ GM_HD void accumulate(const float* x, int64_t stride, const uint32_t* w, int64_t
         }
 }
 
-// All inputs of R rows and C panels.
+// Adds the products of inputs [first, first + count) to the sums of R rows and C panels, each panel's `step` words from
+// the last. They are summed from zero: registers that are loaded with sums first are given up to memory by the
+// compiler.
 template <WeightFormat F, int R, int C>
-GM_HD void tile(const LinearArgs& a, int64_t row, int64_t panel) {
-    const int64_t step = row_words(F, a.inputs) * kLanes;
-    f32x16 sum[R][C];
-    for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) sum[r][c] = f32x16(0.0f);
-    accumulate<F, R, C>(a.x + row * a.x_stride, a.x_stride, a.weight + panel * step, step, a.inputs, sum);
-    alignas(64) float sums[R * C * kLanes];
-    for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) sum[r][c].store(sums + (r * C + c) * kLanes);
-    finish(a, sums, row, panel, R, C);
-}
-
-// Inputs [first, first + count) of R rows and C panels: fp32 weights, each panel's `step` words from the last.
-template <int R, int C>
 GM_HD void piece(const LinearArgs& a, int64_t row, int64_t first, int64_t count, const uint32_t* w, int64_t step,
                  float* sums, Ahead ahead) {
     f32x16 sum[R][C];
     for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) sum[r][c] = f32x16::load(sums + (r * C + c) * kLanes);
-    accumulate<WeightFormat::fp32, R, C>(a.x + row * a.x_stride + first, a.x_stride, w, step, count, sum, ahead);
+        for (int c = 0; c < C; ++c) sum[r][c] = f32x16(0.0f);
+    accumulate<F, R, C>(a.x + row * a.x_stride + first, a.x_stride, w, step, count, sum, ahead);
     for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) sum[r][c].store(sums + (r * C + c) * kLanes);
+        for (int c = 0; c < C; ++c) {
+            float* to = sums + (r * C + c) * kLanes;
+            (f32x16::load(to) + sum[r][c]).store(to);
+        }
 }
 
 // The same of any number of rows. Each tile asks for its part of `next`, the weights that follow (null: they are near),
@@ -143,19 +134,23 @@ void pieces(const LinearArgs& a, int64_t begin, int64_t rows, int64_t first, int
         return {next + asked * step, asked + part > C ? C - asked : part};
     };
     for (; row + kRows <= rows; row += kRows)
-        piece<kRows, C>(a, begin + row, first, count, w, step, sums + row * C * kLanes, ahead());
+        piece<WeightFormat::fp32, kRows, C>(a, begin + row, first, count, w, step, sums + row * C * kLanes, ahead());
     float* rest = sums + row * C * kLanes;
     switch (rows - row) {
         case 5:
-            return piece<(kRows > 5 ? 5 : 1), C>(a, begin + row, first, count, w, step, rest, ahead());
+            return piece<WeightFormat::fp32, (kRows > 5 ? 5 : 1), C>(a, begin + row, first, count, w, step, rest,
+                                                                     ahead());
         case 4:
-            return piece<(kRows > 4 ? 4 : 1), C>(a, begin + row, first, count, w, step, rest, ahead());
+            return piece<WeightFormat::fp32, (kRows > 4 ? 4 : 1), C>(a, begin + row, first, count, w, step, rest,
+                                                                     ahead());
         case 3:
-            return piece<(kRows > 3 ? 3 : 1), C>(a, begin + row, first, count, w, step, rest, ahead());
+            return piece<WeightFormat::fp32, (kRows > 3 ? 3 : 1), C>(a, begin + row, first, count, w, step, rest,
+                                                                     ahead());
         case 2:
-            return piece<(kRows > 2 ? 2 : 1), C>(a, begin + row, first, count, w, step, rest, ahead());
+            return piece<WeightFormat::fp32, (kRows > 2 ? 2 : 1), C>(a, begin + row, first, count, w, step, rest,
+                                                                     ahead());
         case 1:
-            return piece<1, C>(a, begin + row, first, count, w, step, rest, ahead());
+            return piece<WeightFormat::fp32, 1, C>(a, begin + row, first, count, w, step, rest, ahead());
         default:
             return;
     }
@@ -204,11 +199,27 @@ __attribute__((noinline)) void passing_rows(const LinearArgs& a, int64_t panel) 
     }
 }
 
+// All inputs of one row and C panels.
+template <WeightFormat F, int C>
+void one_row(const LinearArgs& a, int64_t panel) {
+    const int64_t step = row_words(F, a.inputs) * kLanes;
+    alignas(64) float sums[C * kLanes];
+    for (int c = 0; c < C; ++c) f32x16(0.0f).store(sums + c * kLanes);
+    for (int64_t first = 0; first < a.inputs; first += kBlock) {
+        const int64_t count = a.inputs - first < kBlock ? a.inputs - first : kBlock;
+        const uint32_t* w = a.weight + panel * step + first / weights_per_word(F) * kLanes;
+        piece<F, 1, C>(a, 0, first, count, w, step, sums, {nullptr, 0});
+    }
+    finish(a, sums, 0, panel, 1, C);
+}
+
 template <WeightFormat F>
-void one_row(const LinearArgs& a, int64_t panel, int64_t end) {
-    for (; panel + kPanelsOfOne <= end; panel += kPanelsOfOne) tile<F, 1, kPanelsOfOne>(a, 0, panel);
-    for (; panel + 2 <= end; panel += 2) tile<F, 1, 2>(a, 0, panel);
-    for (; panel < end; ++panel) tile<F, 1, 1>(a, 0, panel);
+void panels_of_one(const LinearArgs& a, int64_t panel, int64_t end) {
+    for (; panel + kPanelsOfOne <= end; panel += kPanelsOfOne) one_row<F, kPanelsOfOne>(a, panel);
+    if (kPanelsOfOne > 4)
+        for (; panel + 4 <= end; panel += 4) one_row<F, 4>(a, panel);
+    for (; panel + 2 <= end; panel += 2) one_row<F, 2>(a, panel);
+    for (; panel < end; ++panel) one_row<F, 1>(a, panel);
 }
 
 }  // namespace
@@ -216,9 +227,9 @@ void one_row(const LinearArgs& a, int64_t panel, int64_t end) {
 // Panels [begin, end): even numbers where the activation is gated.
 void linear_panels(const LinearArgs& a, int64_t begin, int64_t end) {
     if (a.rows == 1) {
-        if (a.format == WeightFormat::bf16) return one_row<WeightFormat::bf16>(a, begin, end);
-        if (a.format == WeightFormat::int8) return one_row<WeightFormat::int8>(a, begin, end);
-        return one_row<WeightFormat::fp32>(a, begin, end);
+        if (a.format == WeightFormat::bf16) return panels_of_one<WeightFormat::bf16>(a, begin, end);
+        if (a.format == WeightFormat::int8) return panels_of_one<WeightFormat::int8>(a, begin, end);
+        return panels_of_one<WeightFormat::fp32>(a, begin, end);
     }
     int64_t panel = begin;
     for (; panel + kPanels <= end; panel += kPanels) passing_rows<kPanels>(a, panel);
