@@ -18,7 +18,7 @@ try:
 except ModuleNotFoundError:
     LlamaForCausalLM = None
 
-DIGITS, LENGTH, PROMPTS, GROUP, STEPS = 10, 12, 8, 8, 40
+DIGITS, LENGTH, PROMPTS, GROUP, STEPS = 10, 12, 8, 16, 60
 LAYERS, HEADS, WIDTH, HIDDEN = 2, 2, 48, 96
 
 
@@ -57,7 +57,7 @@ def roll_out_there(policy, prompts, step):
 
 def train(name, roll_out):
     policy = new_policy()
-    optimiser = torch.optim.Adam(policy.parameters(), lr=5e-3)
+    optimiser = torch.optim.Adam(policy.parameters(), lr=3e-3)
     prompts = torch.arange(PROMPTS)[:, None]
     rolling, off = 0.0, 0.0
     for step in range(STEPS):

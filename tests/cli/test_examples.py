@@ -89,7 +89,7 @@ def test_rollouts_have_ratios_of_exactly_one_and_learn():
     text = output_of("rollouts.py")
     rewards = [float(number) for number in re.findall(r"gmkern: step .* reward ([\d.]+)", text)]
     assert rewards[0] < 0.2
-    assert rewards[-1] > 0.4
+    assert rewards[-1] > 0.8  # six seeds gave 0.97 to 0.99
     assert float(re.search(r"gmkern: ratios are off 1 by at most (\S+);", text).group(1)) == 0
     if "not installed" not in text:  # the control: with another sampler than the trainer's model it is not so
         assert float(re.search(r"transformers: ratios are off 1 by at most (\S+);", text).group(1)) > 0

@@ -95,7 +95,11 @@ def test_the_fit_is_least_squares(rng: np.random.Generator) -> None:
     line, covariance = np.polyfit(1 / np.array(sizes), found.distances, 1, cov=True)
     assert found.value == pytest.approx(line[1], rel=1e-9)
     assert found.standard_error == pytest.approx(np.sqrt(covariance[1, 1]), rel=1e-9)
-    assert frechet_distance_infinity(x, moments(y), seed=3, sizes=sizes) == found
+    # moments are products of PyTorch's, whose bits may change with where in memory its operands lie
+    again = frechet_distance_infinity(x, moments(y), seed=3, sizes=sizes)
+    assert again.sizes == found.sizes
+    assert again.distances == pytest.approx(found.distances, rel=1e-9)
+    assert again.value == pytest.approx(found.value, rel=1e-9)
     other = frechet_distance_infinity(x, y, seed=4, sizes=sizes)
     assert other.distances[0] != found.distances[0]
 
