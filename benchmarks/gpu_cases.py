@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import gmkern
-from gmkern import decode, dynamics
+from gmkern import decode, dynamics, neighbors
 
 
 @dataclass
@@ -106,6 +106,60 @@ def sample_filtered(device: torch.device, tiny: bool) -> Case:
     return _sampling(device, tiny, decode.SamplingParams(temperature=0.9, top_k=50, top_p=0.9), " top-k top-p")
 
 
+def _nearest(device: torch.device, tiny: bool, dim: int, k: int) -> Case:
+    rows = 200 if tiny else 50_000
+    made = torch.Generator().manual_seed(2)
+    x, y = (torch.randn(rows, dim, generator=made).to(device) for _ in range(2))
+
+    def check() -> None:
+        few = x[:: rows // 100]
+        ours, truth = neighbors.knn(few, y, k), neighbors.knn(few.cpu(), y.cpu(), k, backend="reference")
+        assert torch.equal(ours.indices.cpu(), truth.indices), "indices differ from the reference"
+        assert torch.equal(ours.distances.cpu(), truth.distances), "distances differ from the reference"
+
+    def product() -> Tensor:
+        squares = y.square().sum(1)
+        blocks = [(squares - 2 * (block @ y.T)).topk(k, largest=False).indices for block in x.split(4096)]
+        return torch.cat(blocks)
+
+    return Case(
+        f"{rows} x {rows} D={dim} k={k} fp32",
+        lambda: neighbors.knn(x, y, k),
+        check,
+        {"matmul + topk": product},
+        work=float(rows) * rows,
+        unit="pairs",
+    )
+
+
+def nearest(device: torch.device, tiny: bool) -> Case:
+    return _nearest(device, tiny, 64, 1)
+
+
+def nearest_five(device: torch.device, tiny: bool) -> Case:
+    return _nearest(device, tiny, 64, 5)
+
+
+def counts_within(device: torch.device, tiny: bool) -> Case:
+    rows, dim = (200, 64) if tiny else (50_000, 64)
+    x = torch.randn(rows, dim, generator=torch.Generator().manual_seed(3)).to(device)
+    radius = math.sqrt(2 * dim) - 2.0
+
+    def check() -> None:
+        few = x[:: rows // 100]
+        ours = neighbors.count_within(few, x, radius)
+        assert torch.equal(ours.cpu(), neighbors.count_within(few.cpu(), x.cpu(), radius, backend="reference"))
+
+    return Case(
+        f"{rows} x {rows} D={dim} fp32",
+        lambda: neighbors.count_within(x, x, radius),
+        check,
+        {"cdist": lambda: torch.cat([(torch.cdist(block, x) <= radius).sum(1) for block in x.split(4096)])},
+        work=float(rows) * rows,
+        unit="pairs",
+    )
+
+
 def _cloud(systems: int, atoms: int, device: torch.device) -> Tensor:
     """Atoms on a cubic grid at 1.2 sigma, jittered: [S, N, 3]."""
     side = math.ceil(atoms ** (1 / 3))
@@ -155,6 +209,9 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "noise.normal": noise_normal,
     "decode.sample": sample,
     "decode.sample filtered": sample_filtered,
+    "neighbors.knn nearest": nearest,
+    "neighbors.knn": nearest_five,
+    "neighbors.count_within": counts_within,
     "dynamics.simulate": langevin_many,
     "dynamics.simulate one system": langevin_one,
 }

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmkern import _validate
+from gmkern import _backend, _validate
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -41,6 +41,15 @@ def check_excludes(exclude_self: bool, n: int, m: int) -> None:
         raise _validate.bad(
             "exclude_self", f"True with {n} queries and {m} references", "as many of both: reference i is query i"
         )
+
+
+def on_triton(x: Tensor, y: Tensor) -> str | None:
+    """Why the Triton kernels cannot serve points [B, N, D] and [B, M, D], or None."""
+    if x.device.type == "cpu" and torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+        return "takes CUDA tensors where a gradient is wanted"
+    if y.shape[1] >= 1 << 31:
+        return f"takes fewer than 2^31 references, got {y.shape[1]}"
+    return _backend.on_triton(x.device)
 
 
 def called(op: Callable[..., Any], *arguments: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def count_within(
     strict : count distance < radius (True) or distance <= radius (False).
     exclude_self : reference i is query i and is not counted; N and M must be equal.
     progress : draw a progress bar on a terminal's standard error, for references that are read in turn.
-    backend : None, "cpu" (C++) or "reference" (plain PyTorch, any device): the same counts.
+    backend : None, "cpu" (C++), "triton" (CUDA) or "reference" (plain PyTorch, any device): the same counts.
 
     Returns
     -------
@@ -54,7 +55,7 @@ def count_within(
     Decisions are exact in this sense: the distance of a pair is the one that :func:`knn` returns, to the bit, so the
     k-th distance of a point counts k neighbours or more, and with ``strict`` fewer than k or the ties less.
     No [N, M] matrix is held; the result does not depend on threads or instruction set. Counts have no gradient. Works
-    under ``torch.compile(fullgraph=True)``.
+    under ``torch.compile(fullgraph=True)``. A GPU is waited for once, to look for NaN.
 
     Examples
     --------
@@ -95,10 +96,17 @@ def _count(
     x: Tensor, y: Tensor, bounds: Tensor, per_reference: bool, strict: bool, exclude_self: bool, backend: str | None
 ) -> Tensor:
     chosen = _backend.choose(
-        "neighbors.count_within", backend, [("cpu", _backend.on_cpu(x.device)), ("reference", None)]
+        "neighbors.count_within",
+        backend,
+        [("cpu", _backend.on_cpu(x.device)), ("triton", _points.on_triton(x, y)), ("reference", None)],
     )
-    if chosen == "cpu":
-        return _points.called(ops.count_within, x, y, bounds, per_reference, strict, exclude_self, 0)
+    if chosen != "reference":
+        op: Callable[..., Any] = ops.count_within
+        if chosen == "triton" and x.device.type == "cpu":
+            from gmkern.neighbors.count_within import triton_kernels  # in the interpreter
+
+            op = triton_kernels.count_within
+        return _points.called(op, x, y, bounds, per_reference, strict, exclude_self, 0)
     return reference.count_within(x, y, bounds, per_reference=per_reference, strict=strict, exclude_self=exclude_self)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,3 +25,10 @@ def _(
     torch._check(references.shape[0] == queries.shape[0])
     torch._check(references.shape[2] == queries.shape[2])
     return queries.new_empty(queries.shape[:2], dtype=torch.int64)
+
+
+@torch.library.register_kernel("gmkern::count_within", "cuda")
+def _(*args: Any) -> Tensor:
+    from gmkern.neighbors.count_within import triton_kernels  # Triton is optional, and slow to import
+
+    return triton_kernels.count_within(*args)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ def knn(
     block_rows : references that are packed at a time; bounds scratch memory, changes no result. None: up to 64 MB
         of them (docs/neighbors.md).
     progress : draw a progress bar on a terminal's standard error, for references that are read in turn.
-    backend : None, "cpu" (C++) or "reference" (plain PyTorch, any device): the same bits.
+    backend : None, "cpu" (C++), "triton" (CUDA) or "reference" (plain PyTorch, any device): the same bits.
 
     Returns
     -------
@@ -74,7 +74,9 @@ def knn(
 
     Differentiable in both sides, any number of times: gradients are gathered in a fixed order, and are 0 at distance
     0 for "euclidean". Works under ``torch.compile(fullgraph=True)``; allocates, so not in a captured CUDA graph. Memory
-    beyond inputs and outputs: about 128 MB (docs/neighbors.md), and [N, k] more for gradients.
+    beyond inputs and outputs: about 128 MB (docs/neighbors.md), and [N, k] more for gradients; on a GPU k integers
+    a query and part of the references, and for k > 64 or float64 up to 2^26 distances. A GPU is waited for once, to
+    look for NaN.
 
     Examples
     --------
@@ -113,10 +115,19 @@ def _search(x: Tensor, y: Tensor, k: int, metric: str, exclude_self: bool, rows:
         y = x if same else directions("references", y)
         found = _search(x, y, k, "sqeuclidean", exclude_self, rows, backend)
         return KNN(0.5 * found.distances, found.indices)
-    chosen = _backend.choose("neighbors.knn", backend, [("cpu", _backend.on_cpu(x.device)), ("reference", None)])
-    if chosen == "cpu":
+    chosen = _backend.choose(
+        "neighbors.knn",
+        backend,
+        [("cpu", _backend.on_cpu(x.device)), ("triton", _points.on_triton(x, y)), ("reference", None)],
+    )
+    if chosen != "reference":
         _validate.no_tangents("neighbors.knn", x, y)
-        return KNN(*_points.called(ops.knn, x, y, k, ops.METRICS.index(metric), exclude_self, rows, 0))
+        op: Callable[..., Any] = ops.knn
+        if chosen == "triton" and x.device.type == "cpu":
+            from gmkern.neighbors.knn import triton_kernels  # in the interpreter
+
+            op = triton_kernels.knn
+        return KNN(*_points.called(op, x, y, k, ops.METRICS.index(metric), exclude_self, rows, 0))
     return KNN(*reference.knn(x, y, k, metric=metric, exclude_self=exclude_self, block_rows=rows))
 
 

@@ -46,6 +46,47 @@ def _(queries: Tensor, references: Tensor, indices: Tensor, weights: Tensor, for
     return torch.empty_like(queries), torch.empty_like(references)
 
 
+@torch.library.register_kernel("gmkern::knn", "cuda")
+def _(*args: Any) -> tuple[Tensor, Tensor]:
+    from gmkern.neighbors.knn import triton_kernels  # Triton is optional, and slow to import
+
+    return triton_kernels.knn(*args)
+
+
+def _pull_by_columns(
+    queries: Tensor, references: Tensor, indices: Tensor, weights: Tensor, form: int
+) -> tuple[Tensor, Tensor]:
+    """In PyTorch, a column of edges at a time; PyTorch sorts what it accumulates by index, so sums have one order."""
+    to_queries, to_references = torch.zeros_like(queries), torch.zeros_like(references)
+    batch = torch.arange(queries.shape[0], device=queries.device)[:, None]
+    for column, weight in zip(indices.unbind(-1), weights.unsqueeze(-1).unbind(-2), strict=True):
+        near = _at(references, column)
+        to_queries += weight * _direction(queries, near, form)
+        to_references.index_put_((batch, column), weight * _direction(near, queries, form), accumulate=True)
+    return to_queries, to_references
+
+
+torch.library.register_kernel("gmkern::edge_pull", "cuda", _pull_by_columns)
+
+
+def _at(points: Tensor, column: Tensor) -> Tensor:
+    """points [B, M, D] at column [B, N] -> [B, N, D]."""
+    return points.gather(1, column.unsqueeze(-1).expand(-1, -1, points.shape[-1]))
+
+
+def _direction(x: Tensor, y: Tensor, form: int) -> Tensor:
+    """e(x, y) of a pull, for x and y [B, N, D]."""
+    if form == _OTHER:
+        return y
+    pull = x - y
+    if form == _SIGNS:
+        return pull.sign()
+    if form == _LARGEST:
+        first = pull.abs().argmax(-1, keepdim=True)
+        return torch.zeros_like(pull).scatter(-1, first, pull.gather(-1, first).sign())
+    return pull
+
+
 def _knn_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     queries, references, _, metric, *_ = inputs
     distances, indices = output
@@ -86,19 +127,11 @@ def _pull_backward(ctx: Any, to_queries: Tensor | None, to_references: Tensor | 
 def _edge_dots(u: Tensor, v: Tensor, x: Tensor, y: Tensor, indices: Tensor, form: int) -> Tensor:
     """What each edge's weight multiplies: a column of edges at a time, in memory of a few [B, N, D]."""
 
-    def at(points: Tensor, column: Tensor) -> Tensor:
-        return points.gather(1, column.unsqueeze(-1).expand(-1, -1, points.shape[-1]))
-
     def dot(column: Tensor) -> Tensor:
+        near = _at(y, column)
         if form == _OTHER:
-            return (u * at(y, column) + at(v, column) * x).sum(-1)
-        pull = x - at(y, column)
-        if form == _SIGNS:
-            pull = pull.sign()
-        elif form == _LARGEST:
-            first = pull.abs().argmax(-1, keepdim=True)
-            pull = torch.zeros_like(pull).scatter(-1, first, pull.gather(-1, first).sign())
-        return ((u - at(v, column)) * pull).sum(-1)
+            return (u * near + _at(v, column) * x).sum(-1)
+        return ((u - _at(v, column)) * _direction(x, near, form)).sum(-1)
 
     return torch.stack([dot(column) for column in indices.unbind(-1)], -1)
 
