@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import gmkern
-from gmkern import decode, dynamics, neighbors
+from gmkern import context, decode, dynamics, neighbors
 
 
 @dataclass
@@ -160,6 +160,31 @@ def counts_within(device: torch.device, tiny: bool) -> Case:
     )
 
 
+def context_sets(device: torch.device, tiny: bool) -> Case:
+    sets, size, rows = (50, 10, 300) if tiny else (16384, 10, 60_000)
+    train = torch.randn(rows, 784, generator=torch.Generator().manual_seed(4)).to(device)
+    seed, ids = torch.tensor(6, device=device), torch.arange(sets, device=device)
+
+    def check() -> None:
+        ours = context.draw(train, 50, size, seed=6)
+        truth = context.draw(train.cpu(), 50, size, seed=6, backend="reference")
+        assert torch.equal(ours.indices.cpu(), truth.indices), "indices differ from the reference"
+        assert torch.equal(ours.points.cpu(), truth.points), "points are not the rows drawn"
+
+    def by_choice() -> Tensor:
+        drawn = [torch.randperm(rows, device=device)[:size] for _ in range(sets // 64 or 1)]
+        return train[torch.stack(drawn)]
+
+    return Case(
+        f"{sets} sets of {size} of {rows} x 784 fp32",
+        lambda: context.draw(train, sets, size, seed=seed, sample_ids=ids),
+        check,
+        {"randperm a set + gather": by_choice},
+        moved=2 * 4 * sets * size * 784,
+        rival_scale=sets / (sets // 64 or 1),
+    )
+
+
 def _cloud(systems: int, atoms: int, device: torch.device) -> Tensor:
     """Atoms on a cubic grid at 1.2 sigma, jittered: [S, N, 3]."""
     side = math.ceil(atoms ** (1 / 3))
@@ -212,6 +237,7 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "neighbors.knn nearest": nearest,
     "neighbors.knn": nearest_five,
     "neighbors.count_within": counts_within,
+    "context.draw": context_sets,
     "dynamics.simulate": langevin_many,
     "dynamics.simulate one system": langevin_one,
 }

@@ -135,7 +135,7 @@ def test_opcheck_and_fullgraph():
         ({"train": [1, 2]}, TypeError, "train: got"),
         ({"sample_ids": [1, 2, 3]}, ValueError, "sample_ids: got"),
         ({"seed": 0.5}, TypeError, "seed: got"),
-        ({"backend": "triton"}, ValueError, "backend"),
+        ({"backend": "cuda"}, ValueError, "backend"),
     ],
 )
 def test_bad_input_is_named(change, error, match):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from gmkern import _backend, _validate
@@ -41,7 +43,8 @@ def draw(
     size : points in a set, 1 to M.
     seed : int, taken modulo 2^64, or an int64 tensor [] or [n].
     sample_ids : [n] ints, which sets to draw; 0 to n - 1 unless given.
-    backend : None, "cpu" (C++) or "reference" (plain PyTorch, any device): the same indices.
+    backend : None, "cpu" (C++), "triton" (CUDA; up to 1,024 points a set) or "reference" (plain PyTorch, any device):
+        the same indices.
 
     Returns
     -------
@@ -80,8 +83,27 @@ def draw(
     ids = _validate.sample_ids(sample_ids, points.device, rows=rows)
     key = _validate.seed(seed, points.device, rows=rows)
     _validate.no_tangents("context.draw", points)
-    candidates = [("cpu", _backend.on_cpu(points.device)), ("reference", None)]
+    candidates = [
+        ("cpu", _backend.on_cpu(points.device)),
+        ("triton", _on_triton(points, count)),
+        ("reference", None),
+    ]
     chosen = _backend.choose("context.draw", backend, candidates)
-    draw_sets = ops.draw_sets if chosen == "cpu" else reference.draw_sets
+    draw_sets: Callable[..., tuple[Tensor, Tensor]] = ops.draw_sets
+    if chosen == "reference":
+        draw_sets = reference.draw_sets
+    elif chosen == "triton" and points.device.type == "cpu":
+        from gmkern.context.draw import triton_kernels  # in the interpreter
+
+        draw_sets = triton_kernels.draw_sets
     gathered, indices = draw_sets(points.contiguous(), key, ids, count)
     return Draw(indices, gathered)
+
+
+def _on_triton(points: Tensor, size: int) -> str | None:
+    """Why the Triton kernel cannot draw sets of this size, or None."""
+    if size > ops.MOST_ON_TRITON:
+        return f"takes sets of up to {ops.MOST_ON_TRITON} points, got {size}"
+    if points.device.type == "cpu" and torch.is_grad_enabled() and points.requires_grad:
+        return "takes CUDA tensors where a gradient is wanted"
+    return _backend.on_triton(points.device)
