@@ -160,6 +160,29 @@ def counts_within(device: torch.device, tiny: bool) -> Case:
     )
 
 
+def kernel_sums(device: torch.device, tiny: bool) -> Case:
+    rows, dim = (200, 64) if tiny else (50_000, 64)
+    x = torch.randn(rows, dim, generator=torch.Generator().manual_seed(5)).to(device)
+
+    def check() -> None:
+        few = x[:: rows // 100]
+        ours = neighbors.kernel_sum(few, x, bandwidth=8.0)
+        truth = neighbors.kernel_sum(few.cpu().double(), x.cpu().double(), bandwidth=8.0)
+        torch.testing.assert_close(ours.cpu().double(), truth, rtol=1e-5, atol=0.0)
+
+    def blocks() -> Tensor:
+        return torch.cat([(torch.cdist(block, x).square() / -128.0).exp().sum(1) for block in x.split(4096)])
+
+    return Case(
+        f"{rows} x {rows} D={dim} rbf fp32",
+        lambda: neighbors.kernel_sum(x, x, bandwidth=8.0),
+        check,
+        {"cdist + exp + sum": blocks},
+        work=float(rows) * rows,
+        unit="pairs",
+    )
+
+
 def context_sets(device: torch.device, tiny: bool) -> Case:
     sets, size, rows = (50, 10, 300) if tiny else (16384, 10, 60_000)
     train = torch.randn(rows, 784, generator=torch.Generator().manual_seed(4)).to(device)
@@ -237,6 +260,7 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "neighbors.knn nearest": nearest,
     "neighbors.knn": nearest_five,
     "neighbors.count_within": counts_within,
+    "neighbors.kernel_sum": kernel_sums,
     "context.draw": context_sets,
     "dynamics.simulate": langevin_many,
     "dynamics.simulate one system": langevin_one,

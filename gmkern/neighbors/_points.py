@@ -43,9 +43,10 @@ def check_excludes(exclude_self: bool, n: int, m: int) -> None:
         )
 
 
-def on_triton(x: Tensor, y: Tensor) -> str | None:
-    """Why the Triton kernels cannot serve points [B, N, D] and [B, M, D], or None."""
-    if x.device.type == "cpu" and torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+def on_triton(x: Tensor, y: Tensor, *numbers: Tensor) -> str | None:
+    """Why the Triton kernels cannot serve points [B, N, D] and [B, M, D], and numbers of the references, or None."""
+    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (x, y, *numbers))
+    if x.device.type == "cpu" and wanted:
         return "takes CUDA tensors where a gradient is wanted"
     if y.shape[1] >= 1 << 31:
         return f"takes fewer than 2^31 references, got {y.shape[1]}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -76,7 +76,7 @@ def kernel_sum(
     degree, gamma, coef0 : of "polynomial": 1 to 64, positive (None: 1 / D), finite.
     exclude_self : reference i is query i and is left out; N and M must be equal.
     progress : draw a progress bar on a terminal's standard error, for references that are read in turn.
-    backend : None, "cpu" (C++) or "reference" (plain PyTorch, any device).
+    backend : None, "cpu" (C++), "triton" (CUDA) or "reference" (plain PyTorch, any device).
 
     Returns
     -------
@@ -89,8 +89,9 @@ def kernel_sum(
     Notes
     -----
     No [N, M] matrix is held, nor by the gradients. Terms are added in float64, in an order that depends on the row
-    alone: one result for any number of threads, block and batch, and on every instruction set. Far pairs, whose
-    exponential would be subnormal, give 0. docs/neighbors.md has the bound of the error.
+    alone: one result for any number of threads, block and batch, and on every instruction set; a GPU adds in an order
+    of its own, as fixed. Far pairs, whose exponential would be subnormal, give 0. docs/neighbors.md has the bound of
+    the error.
 
     Differentiable once in queries, references, weights and bandwidth (any number of times with
     ``backend="reference"``); at distance 0, "laplace" and "energy" have a kink, where 0 is taken. Works under
@@ -189,15 +190,28 @@ def _sum(
     batched = queries.ndim == 3
     want = None if streamed else tuple(y.shape[:2])  # of numbers of the references
     mixture, shape = mixture_of(x, want, batched, kernel, bandwidth, weights, log_weights, alpha, degree, gamma, coef0)
-    reason = _backend.on_cpu(x.device)
     served = "takes references in memory" if streamed else None
-    chosen = _backend.choose(name, backend, [("cpu", reason), ("reference", served)])
+    numbers = [t for t in mixture if t is not None]
+    chosen = _backend.choose(
+        name,
+        backend,
+        [
+            ("cpu", _backend.on_cpu(x.device)),
+            ("triton", served or _points.on_triton(x, y, *numbers)),
+            ("reference", served),
+        ],
+    )
     if streamed:
         return _streamed(x, references, mixture, shape, bool(exclude_self), progress)
     whole: list[Any] = [None if t is None else t.expand(y.shape[:2]).contiguous() for t in mixture]
-    if chosen == "cpu":
+    if chosen != "reference":
+        op: Callable[..., Any] = ops.kernel_sum
+        if chosen == "triton" and x.device.type == "cpu":
+            from gmkern.neighbors.kernel_sum import triton_kernels  # in the interpreter
+
+            op = triton_kernels.kernel_sum
         code = _COMPILED.index(shape.kernel)
-        sums = _points.called(ops.kernel_sum, x, y, *whole, code, *shape[1:], bool(exclude_self))
+        sums = _points.called(op, x, y, *whole, code, *shape[1:], bool(exclude_self))
     else:
         sums = reference.kernel_sum(x, y, whole[0], whole[1], whole[2], *shape, bool(exclude_self))
     return sums if batched else sums[0]

@@ -60,6 +60,20 @@ def _(state: Tensor, log: bool) -> Tensor:
     return state.new_empty(state.shape[:2])
 
 
+@torch.library.register_kernel("gmkern::kernel_sum", "cuda")
+def _(*args: Any) -> Tensor:
+    from gmkern.neighbors.kernel_sum import triton_kernels  # Triton is optional, and slow to import
+
+    return triton_kernels.kernel_sum(*args)
+
+
+@torch.library.register_kernel("gmkern::kernel_sum_backward", "cuda")
+def _(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from gmkern.neighbors.kernel_sum import triton_kernels
+
+    return triton_kernels.kernel_sum_backward(*args)
+
+
 def _context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:5], output)
     ctx.rest = inputs[5:]

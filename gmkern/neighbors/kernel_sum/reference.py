@@ -24,14 +24,7 @@ def kernel_sum(
     exclude_self: bool,
 ) -> Tensor:
     """Sums [B, N] for x [B, N, D], y [B, M, D] and rates, weights, log_weights [B, M]; logarithms with log_weights."""
-    check_finite("queries", x)
-    check_finite("references", y)
-    _check("bandwidth, as the kernel's rate", rates, (rates > 0) & rates.isfinite(), "positive finite numbers")
-    if log_weights is None:
-        _check("weights", weights, weights.isfinite(), "finite numbers")
-    else:
-        _check("weights", weights, weights.isfinite() & (weights >= 0), "finite numbers that are not negative")
-        _check("log_weights", log_weights, log_weights < torch.inf, "numbers below infinity")
+    check_numbers(x, y, rates, weights, log_weights)
     x, y = x.to(weights.dtype), y.to(weights.dtype)
     rows = max(1, _CELLS // max(1, y.shape[1] * y.shape[2] * x.shape[0]))
 
@@ -56,6 +49,18 @@ def kernel_sum(
     if not parts or not y.shape[1]:
         return x.new_full(x.shape[:2], 0.0 if log_weights is None else -torch.inf)
     return torch.cat(parts, 1).to(weights.dtype)
+
+
+def check_numbers(x: Tensor, y: Tensor, rates: Tensor, weights: Tensor, log_weights: Tensor | None) -> None:
+    """Raises ValueError, naming the argument, where points, rates or weights are not what the op takes."""
+    check_finite("queries", x)
+    check_finite("references", y)
+    _check("bandwidth, as the kernel's rate", rates, (rates > 0) & rates.isfinite(), "positive finite numbers")
+    if log_weights is None:
+        _check("weights", weights, weights.isfinite(), "finite numbers")
+    else:
+        _check("weights", weights, weights.isfinite() & (weights >= 0), "finite numbers that are not negative")
+        _check("log_weights", log_weights, log_weights < torch.inf, "numbers below infinity")
 
 
 def _check(name: str, numbers: Tensor, good: Tensor, takes: str) -> None:
