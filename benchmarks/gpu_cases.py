@@ -106,6 +106,34 @@ def sample_filtered(device: torch.device, tiny: bool) -> Case:
     return _sampling(device, tiny, decode.SamplingParams(temperature=0.9, top_k=50, top_p=0.9), " top-k top-p")
 
 
+def attention(device: torch.device, tiny: bool) -> Case:
+    """One query a row against a cache of bf16: the keys and values are read once."""
+    rows, held, heads, key_heads, dim = (2, 300, 4, 2, 16) if tiny else (64, 4096, 64, 8, 128)
+    q = torch.randn(rows, heads, dim, device=device, dtype=torch.bfloat16)
+    cache = torch.randn(2, rows, held, key_heads, dim, device=device, dtype=torch.bfloat16)  # 1 GB: past any L2
+    keys, values = cache
+    lengths = torch.full((rows,), held, dtype=torch.int32, device=device)
+
+    def check() -> None:
+        ours = decode.attention(q, keys, values, lengths)
+        few = [x[:2].cpu() for x in (q, keys, values, lengths)]
+        truth = decode.attention(*(x.double() if x.is_floating_point() else x for x in few), backend="reference")
+        torch.testing.assert_close(ours.out[:2].double().cpu(), truth.out, rtol=2**-8, atol=2**-12)
+        torch.testing.assert_close(ours.lse[:2].double().cpu(), truth.lse, rtol=1e-5, atol=1e-5)
+
+    def fused() -> Tensor:
+        by_heads = (x.transpose(1, 2) for x in (keys, values))
+        return torch.nn.functional.scaled_dot_product_attention(q.unsqueeze(2), *by_heads, enable_gqa=True)
+
+    return Case(
+        f"B={rows} T={held} Hq={heads} Hkv={key_heads} D={dim} bf16",
+        lambda: decode.attention(q, keys, values, lengths),
+        check,
+        {"scaled_dot_product_attention": fused},
+        moved=2 * cache.numel(),
+    )
+
+
 def _nearest(device: torch.device, tiny: bool, dim: int, k: int) -> Case:
     rows = 200 if tiny else 50_000
     made = torch.Generator().manual_seed(2)
@@ -261,6 +289,7 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "neighbors.knn": nearest_five,
     "neighbors.count_within": counts_within,
     "neighbors.kernel_sum": kernel_sums,
+    "decode.attention": attention,
     "context.draw": context_sets,
     "dynamics.simulate": langevin_many,
     "dynamics.simulate one system": langevin_one,

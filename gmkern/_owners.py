@@ -43,7 +43,7 @@ OWNERS: tuple[Owner, ...] = (
     Owner("neighbors.log_kernel_sum", "cpu", "triton", ("kernel_sum", "kernel_sum_backward"), "as above"),
     Owner("classical.RBM.sample", "cpu", "reference", ("gibbs_chain",), "no GPU kernel yet: sweeps in PyTorch there"),
     Owner("context.draw", "cpu", "triton", ("draw_sets",), "a shuffle in registers and a gather: one launch"),
-    Owner("decode.attention", "cpu", "reference", ("attention",), "no GPU kernel yet: all scores at once in PyTorch"),
+    Owner("decode.attention", "cpu", "triton", ("attention",), "tiles of products, which Triton gives to tensor cores"),
     Owner(
         "decode.sample",
         "cpu",

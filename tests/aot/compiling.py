@@ -26,14 +26,26 @@ class Compiled:
     spilled: int  # bytes of local memory a thread
 
 
-def compile_triton(kernel, architecture: int, *, types: dict[str, str], constants: dict, **options) -> Compiled:
-    """A Triton kernel for sm_<architecture>; arguments without a type are i32."""
+def compile_triton(
+    kernel,
+    architecture: int,
+    *,
+    types: dict[str, str],
+    constants: dict,
+    aligned: tuple[str, ...] = (),
+    **options,
+) -> Compiled:
+    """A Triton kernel for sm_<architecture>; arguments without a type are i32.
+
+    ``aligned`` names arguments that are multiples of 16, as a launch finds out by itself of pointers and sizes.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    attributes = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": 4} | options)
     registers, spilled = _resources(compiled.asm["cubin"], kernel.__name__)
     return Compiled(compiled.asm["ptx"], compiled.metadata.shared, registers, spilled)

@@ -60,7 +60,7 @@ def attention(
     scale : of scores; 1 / sqrt(D) unless given.
     k_scale, v_scale : for int8 caches: positive float32, by which numbers are multiplied; [Hkv], one a head, or
         [B, T, Hkv] ([pages, page_size, Hkv] with pages), one a head and position.
-    backend : None, "cpu" (C++), or "reference" (plain PyTorch, any device; float64).
+    backend : None, "cpu" (C++), "triton" (CUDA), or "reference" (plain PyTorch, any device; float64).
 
     Returns
     -------
@@ -68,7 +68,8 @@ def attention(
 
     Raises
     ------
-    TypeError, ValueError : naming the argument, what it got and what it takes.
+    TypeError, ValueError : naming the argument, what it got and what it takes. A GPU is not waited for: there a row
+        whose length or page is out of range becomes NaN.
 
     Notes
     -----
@@ -132,12 +133,22 @@ def attention(
             "q", "queries that require a gradient", "queries that need none, or a cache that is not int8"
         )
     _validate.no_tangents("decode.attention", queries, keys, values)
-    why_not = "takes float32, bfloat16 and float16 queries, got float64" if exact else _backend.on_cpu(device)
-    chosen = _backend.choose("decode.attention", backend, [("cpu", why_not), ("reference", None)])
+    too_exact = "takes float32, bfloat16 and float16 queries, got float64" if exact else None
+    candidates = [
+        ("cpu", too_exact or _backend.on_cpu(device)),
+        ("triton", too_exact or _on_triton(queries, keys, values)),
+        ("reference", None),
+    ]
+    chosen = _backend.choose("decode.attention", backend, candidates)
     wide = many if exact else many.to(torch.float32)
-    if chosen == "cpu":
+    serve: Callable[..., tuple[Tensor, Tensor]] = reference.attention
+    if chosen != "reference":
         keys, values = (x if x.stride(3) == 1 or dim == 1 else x.contiguous() for x in (keys, values))
-    serve: Callable[..., tuple[Tensor, Tensor]] = ops.attention if chosen == "cpu" else reference.attention
+        serve = ops.attention
+    if chosen == "triton" and device.type == "cpu":
+        from gmkern.decode.attention import triton_kernels  # in the interpreter
+
+        serve = triton_kernels.attention
     out, lse = serve(
         wide.contiguous(), keys, values, held.to(torch.int32).contiguous(), table, *scales, slopes, *options
     )
@@ -145,9 +156,17 @@ def attention(
     return Attention(out.squeeze(1), lse.squeeze(1)) if alone else Attention(out, lse)
 
 
+def _on_triton(*tensors: Tensor) -> str | None:
+    """Why the Triton kernels cannot serve queries and caches, or None."""
+    device = tensors[0].device
+    if device.type == "cpu" and torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return "takes CUDA tensors where a gradient is wanted"
+    return _backend.on_triton(device)
+
+
 def _check_pages(lengths: Tensor, table: Tensor | None, room: int, shape: torch.Size) -> None:
-    """Every position that is read is in the cache. (In compiled code the op itself checks.)"""
-    if torch.compiler.is_compiling() or lengths.numel() == 0:
+    """Every position that is read is in the cache. (In compiled code, and on a GPU, the op itself checks.)"""
+    if torch.compiler.is_compiling() or lengths.numel() == 0 or lengths.device.type != "cpu":
         return
     low, high = int(lengths.min()), int(lengths.max())
     if low < 0 or high > room:

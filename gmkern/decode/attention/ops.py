@@ -19,6 +19,13 @@ def _(q: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(q), q.new_empty(q.shape[:3])
 
 
+@torch.library.register_kernel("gmkern::attention", "cuda")
+def _(*args: Any) -> tuple[Tensor, Tensor]:
+    from gmkern.decode.attention import triton_kernels  # Triton is optional, and slow to import
+
+    return triton_kernels.attention(*args)
+
+
 def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, keys, values, lengths, page_table, _, _, slopes, ctx.window, ctx.softcap, ctx.scale = inputs
     ctx.save_for_backward(q, keys, values, lengths, page_table, slopes, *output)

@@ -1,0 +1,248 @@
+"""Attention over a cache in Triton: splits of ``SPLIT`` positions, each by online softmax, folded in order.
+
+A tile is 16 query rows of one key-value head, (position, head of the group) pairs side by side, whatever is asked for.
+So a row's bits depend on that row alone: positions that it does not see, and splits without any, change no state. Where
+rows are many, one program folds all splits of its tile; where they are few, each split has a program, and a second
+launch folds them: the same operations, the same bits.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+SPLIT = 256  # positions
+ROWS = tl.constexpr(16)  # of a tile: the least that tensor cores take
+WARPS = 8
+_FULL = 264  # programs that fill a large GPU twice
+_SPLIT = tl.constexpr(SPLIT)
+_NOTHING = tl.constexpr(float("-inf"))
+_CHUNK = tl.constexpr(32)  # of a head's numbers, in products with the queries
+
+
+@triton.jit
+def _tanh(x):
+    """To float32's precision also near 0, where 1 - exp(-2 |x|) would cancel."""
+    e = tl.exp(-2.0 * tl.abs(x))
+    far = (1.0 - e) / (1.0 + e)
+    s = x * x
+    near = x * (1.0 - s * (1.0 / 3.0 - s * (2.0 / 15.0 - s * (17.0 / 315.0 - s * (62.0 / 2835.0)))))
+    return tl.where(tl.abs(x) < 0.2, near, tl.where(x < 0.0, -far, far))
+
+
+@triton.jit
+def _level(peak):
+    """What exponents are taken relative to: the peak, if anything is seen."""
+    return tl.where(peak == _NOTHING, 0.0, peak)
+
+
+@triton.jit
+def _fold(out, mass, peak, other_out, other_mass, other_peak):
+    """Two sets of positions as one: weighted values [ROWS, D], masses and peaks [ROWS]."""
+    top = tl.maximum(peak, other_peak)
+    a, b = tl.exp(peak - _level(top)), tl.exp(other_peak - _level(top))
+    return out * a[:, None] + other_out * b[:, None], mass * a + other_mass * b, top
+
+
+@triton.jit
+def _split(
+    queries, there, keys, values, table, key_scale, value_scale, slope, position, batch, head, length, start, dim,
+    pages, page_size, window, softcap, scale,
+    k_page, k_slot, k_head, v_page, v_slot, v_head, ks_page, ks_slot, ks_head, vs_page, vs_slot, vs_head,
+    PAGED: tl.constexpr, SCALED: tl.constexpr, ALIBI: tl.constexpr, CAPPED: tl.constexpr,
+    D: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """Weighted values [ROWS, D], masses and peaks [ROWS] of the positions start ... start + SPLIT - 1."""
+    out = tl.zeros([ROWS, D], tl.float32)
+    mass = tl.zeros([ROWS], tl.float32)
+    peak = tl.full([ROWS], _NOTHING, tl.float32)
+    d = tl.arange(0, D)
+    for first in range(start, tl.minimum(start + _SPLIT, length), T):
+        place = first + tl.arange(0, T)
+        held = place < length
+        page, slot = batch + tl.zeros([T], tl.int64), place.to(tl.int64)
+        if PAGED:
+            page = tl.load(table + place // page_size, mask=held, other=0).to(tl.int64)
+            wrong = held & ((page < 0) | (page >= pages))
+            mass += tl.where(tl.sum(wrong.to(tl.int32), 0) > 0, float("nan"), 0.0)
+            held &= ~wrong
+            slot = (place % page_size).to(tl.int64)
+        seen = held[None, :] & (place[None, :] <= position[:, None])
+        seen &= (window <= 0) | (place[None, :] > position[:, None] - window)
+        held &= tl.max(seen.to(tl.int32), 0) > 0  # what nobody sees may hold anything
+        v_at = values + (page * v_page + slot * v_slot + head * v_head)[:, None] + d[None, :]
+        v = tl.load(v_at, mask=held[:, None] & (d < dim)[None, :], other=0.0).to(tl.float32)
+        score = tl.zeros([ROWS, T], tl.float32)
+        for chunk in range(0, dim, _CHUNK):  # all of the queries' numbers, in each warp, would be too many to hold
+            c = chunk + tl.arange(0, _CHUNK)
+            k_at = keys + (page * k_page + slot * k_slot + head * k_head)[:, None] + c[None, :]
+            k = tl.load(k_at, mask=held[:, None] & (c < dim)[None, :], other=0.0).to(tl.float32)
+            q = tl.load(queries + c[None, :], mask=there[:, None] & (c < dim)[None, :], other=0.0)
+            score = tl.dot(q, tl.trans(k), score, input_precision="tf32x3")
+        score *= scale
+        if SCALED:
+            of_key = tl.load(key_scale + page * ks_page + slot * ks_slot + head * ks_head, mask=held, other=0.0)
+            score *= of_key[None, :]
+        if CAPPED:
+            score = softcap * _tanh(score / softcap)
+        if ALIBI:
+            score += slope[:, None] * (place[None, :] - position[:, None]).to(tl.float32)
+        score = tl.where(seen, score, _NOTHING)
+        top = tl.maximum(peak, tl.max(score, 1))
+        shrink = tl.exp(peak - _level(top))
+        weight = tl.exp(score - _level(top)[:, None])
+        mass = mass * shrink + tl.sum(weight, 1)
+        if SCALED:
+            of_value = tl.load(value_scale + page * vs_page + slot * vs_slot + head * vs_head, mask=held, other=0.0)
+            weight *= of_value[None, :]
+        out = out * shrink[:, None] + tl.dot(weight, v, input_precision="tf32x3")
+        peak = top
+    return out, mass, peak
+
+
+@triton.jit
+def _store(out, mass, peak, outs, lses, at, there, dim, D: tl.constexpr):
+    """The mean and the log of the sum, of rows ``at``; 0 and -infinity where nothing is seen."""
+    d = tl.arange(0, D)
+    mean = tl.where(peak[:, None] == _NOTHING, mass[:, None], out / tl.where(mass == 0.0, 1.0, mass)[:, None])
+    tl.store(outs + at[:, None] * dim + d[None, :], mean, mask=there[:, None] & (d < dim)[None, :])
+    # a mass that is not a number, of a page that is not there, is kept
+    log = tl.where(mass == 0.0, _NOTHING, _level(peak) + tl.log(tl.where(mass == 0.0, 1.0, mass)))
+    tl.store(lses + at, log, mask=there)
+
+
+@triton.jit
+def attention_kernel(
+    queries, keys, values, lengths, tables, key_scale, value_scale, slopes, outs, lses, masses,
+    asked, heads, group, dim, room, pages, page_size, table_width, splits, window, softcap, scale,
+    k_page, k_slot, k_head, v_page, v_slot, v_head, ks_page, ks_slot, ks_head, vs_page, vs_slot, vs_head,
+    FOLDED: tl.constexpr, PAGED: tl.constexpr, SCALED: tl.constexpr, ALIBI: tl.constexpr, CAPPED: tl.constexpr,
+    D: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """FOLDED: outs [B, Tq, Hq, D] and lses [B, Tq, Hq]. Else one split's outs [B, Tq, Hq, splits, D], masses and lses,
+    which are peaks then, [B, Tq, Hq, splits]."""
+    batch = tl.program_id(2).to(tl.int64)
+    head = tl.program_id(1).to(tl.int64)
+    row = (tl.program_id(0) if FOLDED else tl.program_id(0) // splits) * ROWS + tl.arange(0, ROWS)
+    there = row < asked * group
+    at = (batch * asked + row // group) * heads + head * group + row % group
+    length = tl.load(lengths + batch)
+    is_length = (length >= 0) & (length <= room)
+    length = tl.where(is_length, length, 0)
+    position = length - asked + row // group
+    lowest = tl.min(tl.where(there, position, 2147483647), 0)
+    highest = tl.max(tl.where(there, position, -1), 0)
+    first = tl.maximum(lowest - window + 1, 0) // _SPLIT if window > 0 else 0
+    last = tl.cdiv(tl.minimum(highest + 1, length), _SPLIT)
+    d = tl.arange(0, D)
+    slope = tl.zeros([ROWS], tl.float32)
+    if ALIBI:
+        slope = tl.load(slopes + head * group + row % group, mask=there, other=0.0)
+    table = tables + batch * table_width
+    if FOLDED:
+        out = tl.zeros([ROWS, D], tl.float32)
+        mass = tl.where(is_length, 0.0, float("nan")) + tl.zeros([ROWS], tl.float32)
+        peak = tl.full([ROWS], _NOTHING, tl.float32)
+        for split in range(first, last):
+            part_out, part_mass, part_peak = _split(
+                queries + at[:, None] * dim, there, keys, values, table, key_scale, value_scale, slope, position,
+                batch, head, length, split * _SPLIT, dim, pages, page_size, window, softcap, scale,
+                k_page, k_slot, k_head, v_page, v_slot, v_head, ks_page, ks_slot, ks_head, vs_page, vs_slot, vs_head,
+                PAGED, SCALED, ALIBI, CAPPED, D, T,
+            )  # fmt: skip
+            out, mass, peak = _fold(out, mass, peak, part_out, part_mass, part_peak)
+        _store(out, mass, peak, outs, lses, at, there, dim, D)
+    else:
+        split = tl.program_id(0) % splits
+        if (split >= first) & (split < last):
+            out, mass, peak = _split(
+                queries + at[:, None] * dim, there, keys, values, table, key_scale, value_scale, slope, position,
+                batch, head, length, split * _SPLIT, dim, pages, page_size, window, softcap, scale,
+                k_page, k_slot, k_head, v_page, v_slot, v_head, ks_page, ks_slot, ks_head, vs_page, vs_slot, vs_head,
+                PAGED, SCALED, ALIBI, CAPPED, D, T,
+            )  # fmt: skip
+            to = at * splits + split
+            tl.store(outs + to[:, None] * dim + d[None, :], out, mask=there[:, None] & (d < dim)[None, :])
+            tl.store(masses + to, mass, mask=there)
+            tl.store(lses + to, peak, mask=there)
+
+
+@triton.jit
+def fold_kernel(
+    part_outs, part_masses, part_peaks, lengths, outs, lses, asked, heads, dim, room, splits, window, D: tl.constexpr
+):
+    """The splits of one query head, folded in order; those that it cannot see were never written."""
+    batch = tl.program_id(1).to(tl.int64)
+    query = tl.program_id(0) // heads
+    length = tl.load(lengths + batch)
+    is_length = (length >= 0) & (length <= room)
+    length = tl.where(is_length, length, 0)
+    position = length - asked + query
+    first = tl.maximum(position - window + 1, 0) // _SPLIT if window > 0 else 0
+    last = tl.cdiv(tl.minimum(position + 1, length), _SPLIT)
+    at = batch * asked * heads + tl.program_id(0) + tl.zeros([1], tl.int64)
+    d = tl.arange(0, D)
+    out = tl.zeros([1, D], tl.float32)
+    mass = tl.where(is_length, 0.0, float("nan")) + tl.zeros([1], tl.float32)
+    peak = tl.full([1], _NOTHING, tl.float32)
+    for split in range(first, last):
+        part = at * splits + split
+        part_out = tl.load(part_outs + part[:, None] * dim + d[None, :], mask=(d < dim)[None, :], other=0.0)
+        part_mass, part_peak = tl.load(part_masses + part), tl.load(part_peaks + part)
+        out, mass, peak = _fold(out, mass, peak, part_out, part_mass, part_peak)
+    _store(out, mass, peak, outs, lses, at, at >= 0, dim, D)
+
+
+def attention(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Tensor,
+    page_table: Tensor | None,
+    key_scale: Tensor | None,
+    value_scale: Tensor | None,
+    slopes: Tensor | None,
+    window: int,
+    softcap: float,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """As the op ``gmkern::attention``, of float32 queries; a row with a length or a page out of range becomes NaN."""
+    batch, asked, heads, dim = q.shape
+    key_heads, page_size = keys.shape[2], keys.shape[1]
+    pages_a_row = 1 if page_table is None else page_table.shape[1]
+    room = page_size * pages_a_row
+    splits = max(1, triton.cdiv(room, SPLIT))
+    tiles = triton.cdiv(asked * (heads // key_heads), ROWS.value)
+    folded = splits == 1 or tiles * key_heads * batch >= _FULL
+    outs, lses = torch.empty_like(q), q.new_empty(q.shape[:3])
+    if not outs.numel():
+        return outs, lses
+    parts = (outs, lses, lses)  # what the first launch writes: values, peaks, masses
+    if not folded:
+        rest = q.new_empty((2, *q.shape[:3], splits))
+        parts = (q.new_empty((*q.shape[:3], splits, dim)), rest[0], rest[1])
+    scales = [keys if x is None else x for x in (key_scale, value_scale)]
+    shape = tiles_of(dim)
+    with torch.cuda.device_of(q):
+        attention_kernel[(tiles * (1 if folded else splits), key_heads, batch)](
+            q, keys, values, lengths, lengths if page_table is None else page_table, *scales,
+            q if slopes is None else slopes, *parts, asked, heads, heads // key_heads, dim, room, keys.shape[0],
+            page_size, pages_a_row, splits, window, softcap, scale,
+            *keys.stride()[:3], *values.stride()[:3], *scales[0].stride()[:3], *scales[1].stride()[:3],
+            FOLDED=folded, PAGED=page_table is not None, SCALED=key_scale is not None, ALIBI=slopes is not None,
+            CAPPED=softcap > 0, **shape, num_warps=WARPS, enable_fp_fusion=False,
+        )  # fmt: skip
+        if not folded:
+            fold_kernel[(asked * heads, batch)](
+                parts[0], parts[2], parts[1], lengths, outs, lses, asked, heads, dim, room, splits, window,
+                D=shape["D"], num_warps=1, enable_fp_fusion=False,
+            )  # fmt: skip
+    return outs, lses
+
+
+def tiles_of(dim: int) -> dict[str, int]:
+    """A head's numbers, padded, and the positions of a step: what registers hold."""
+    padded = max(16, triton.next_power_of_2(dim))
+    return {"D": padded, "T": 32 if padded <= 128 else 16}
