@@ -5,6 +5,8 @@ A case is a function of (device, tiny) that returns a :class:`Case`; ``tiny`` sh
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 import gmkern
-from gmkern import context, decode, dynamics, neighbors
+from gmkern import context, decode, dynamics, latent, neighbors
 
 
 @dataclass
@@ -131,6 +133,32 @@ def attention(device: torch.device, tiny: bool) -> Case:
         check,
         {"scaled_dot_product_attention": fused},
         moved=2 * cache.numel(),
+    )
+
+
+def latent_network(device: torch.device, tiny: bool) -> Case:
+    """Noise through a small decoder: no intermediate reaches memory."""
+    rows = 100 if tiny else 1 << 16
+    widths = (32, 128, 128, 64)
+    torch.manual_seed(4)
+    layers: list[torch.nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        layers += [torch.nn.Linear(inputs, outputs), torch.nn.GELU()]
+    decoder = torch.nn.Sequential(*layers[:-1]).to(device).requires_grad_(False)
+    seed = torch.tensor(7, device=device)
+
+    def check() -> None:
+        ours = latent.sample(decoder, 100, seed=7)
+        truth = latent.sample(copy.deepcopy(decoder).cpu(), 100, seed=7, backend="reference")
+        torch.testing.assert_close(ours.cpu(), truth, rtol=1e-4, atol=1e-5)
+
+    return Case(
+        f"n={rows} {' x '.join(map(str, widths))} fp32",
+        lambda: latent.sample(decoder, rows, seed=seed),
+        check,
+        {"randn + eager layers": lambda: decoder(torch.randn(rows, widths[0], device=device))},
+        work=2.0 * rows * sum(a * b for a, b in itertools.pairwise(widths)),
+        unit="flop",
     )
 
 
@@ -290,6 +318,7 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "neighbors.count_within": counts_within,
     "neighbors.kernel_sum": kernel_sums,
     "decode.attention": attention,
+    "latent.sample": latent_network,
     "context.draw": context_sets,
     "dynamics.simulate": langevin_many,
     "dynamics.simulate one system": langevin_one,

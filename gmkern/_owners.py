@@ -80,7 +80,7 @@ OWNERS: tuple[Owner, ...] = (
         ),
         "the whole step, all layers, in one call; no GPU engine yet",
     ),
-    Owner("latent.sample", "cpu", "reference", ("latent_mlp",), "no GPU kernel yet: the decoder in PyTorch there"),
+    Owner("latent.sample", "cpu", "triton", ("latent_mlp",), "noise and products of tiles: one launch"),
     Owner(
         "dynamics.energy_and_forces",
         "cpu",

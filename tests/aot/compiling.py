@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,21 +31,26 @@ def compile_triton(
     kernel,
     architecture: int,
     *,
-    types: dict[str, str],
+    types: Mapping[str, str | tuple[str, ...]],
     constants: dict,
     aligned: tuple[str, ...] = (),
     **options,
 ) -> Compiled:
     """A Triton kernel for sm_<architecture>; arguments without a type are i32.
 
-    ``aligned`` names arguments that are multiples of 16, as a launch finds out by itself of pointers and sizes.
+    ``types`` has a tuple of types for an argument that is a tuple. ``aligned`` names arguments that are multiples of
+    16, as a launch finds out by itself of pointers and sizes.
     """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
-    attributes = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+    attributes = {}
+    for name in aligned:
+        at, kind = kernel.arg_names.index(name), types.get(name)
+        for path in [(at, i) for i in range(len(kind))] if isinstance(kind, tuple) else [(at,)]:
+            attributes[path] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": 4} | options)
     registers, spilled = _resources(compiled.asm["cubin"], kernel.__name__)

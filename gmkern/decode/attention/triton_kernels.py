@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gmkern._triton_math import tanh
+
 SPLIT = 256  # positions
 ROWS = tl.constexpr(16)  # of a tile: the least that tensor cores take
 WARPS = 8
@@ -20,16 +22,6 @@ _FULL = 264  # programs that fill a large GPU twice
 _SPLIT = tl.constexpr(SPLIT)
 _NOTHING = tl.constexpr(float("-inf"))
 _CHUNK = tl.constexpr(32)  # of a head's numbers, in products with the queries
-
-
-@triton.jit
-def _tanh(x):
-    """To float32's precision also near 0, where 1 - exp(-2 |x|) would cancel."""
-    e = tl.exp(-2.0 * tl.abs(x))
-    far = (1.0 - e) / (1.0 + e)
-    s = x * x
-    near = x * (1.0 - s * (1.0 / 3.0 - s * (2.0 / 15.0 - s * (17.0 / 315.0 - s * (62.0 / 2835.0)))))
-    return tl.where(tl.abs(x) < 0.2, near, tl.where(x < 0.0, -far, far))
 
 
 @triton.jit
@@ -86,7 +78,7 @@ def _split(
             of_key = tl.load(key_scale + page * ks_page + slot * ks_slot + head * ks_head, mask=held, other=0.0)
             score *= of_key[None, :]
         if CAPPED:
-            score = softcap * _tanh(score / softcap)
+            score = softcap * tanh(score / softcap)
         if ALIBI:
             score += slope[:, None] * (place[None, :] - position[:, None]).to(tl.float32)
         score = tl.where(seen, score, _NOTHING)

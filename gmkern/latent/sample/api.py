@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -31,15 +33,15 @@ def sample(
     ----------
     decoder : a module, z [B, latent_dim] -> [B, ...]. An ``nn.Sequential`` (nested or not) of Linear layers, each with
         at most one activation (ReLU, LeakyReLU, ELU, GELU, SiLU, Tanh, Sigmoid), with BatchNorm1d and Dropout in eval
-        mode and a closing Unflatten, with float32 parameters on the CPU, runs in one kernel; any other module runs in
-        PyTorch on the same noise.
+        mode and a closing Unflatten, with float32 parameters on one device, runs in one kernel; any other module runs
+        in PyTorch on the same noise.
     n : how many samples, 0 or more.
     seed : int, taken modulo 2^64, or an int64 tensor [] or [n].
     latent_dim : numbers in z. Taken from the decoder where its first module is a Linear; needed elsewhere.
     sample_ids : [n] ints; 0 to n - 1 unless given.
     batch_size : samples that a decoder in PyTorch makes at a time, which bounds memory.
     progress : draw a progress bar on a terminal's standard error.
-    backend : None, "cpu" (the kernel) or "reference" (PyTorch, any device and decoder).
+    backend : None, "cpu" or "triton" (the kernels), or "reference" (PyTorch, any device and decoder).
 
     Returns
     -------
@@ -47,7 +49,7 @@ def sample(
 
     Raises
     ------
-    TypeError, ValueError : naming the argument; ``backend="cpu"`` with a decoder that the kernel cannot serve says why.
+    TypeError, ValueError : naming the argument; a kernel's name with a decoder that it cannot serve says why.
 
     Notes
     -----
@@ -80,17 +82,27 @@ def sample(
     except layers.NotLayers as reason:
         why_not = str(reason)
     dim = _latent_dim(decoder, latent_dim)
-    chosen = _backend.choose("latent.sample", backend, [("cpu", why_not), ("reference", None)])
-    step = _SLICE if chosen == "cpu" else batch
+    candidates = [
+        ("cpu", why_not or _backend.on_cpu(parameter.device)),
+        ("triton", why_not or _on_triton(parameter)),
+        ("reference", None),
+    ]
+    chosen = _backend.choose("latent.sample", backend, candidates)
+    step = batch if chosen == "reference" else _SLICE
+    network: Callable[..., Tensor] = ops.latent_mlp
+    if chosen == "triton" and parameter.device.type == "cpu":
+        from gmkern.latent.sample import triton_kernels  # in the interpreter
+
+        network = triton_kernels.latent_mlp
 
     def drawn(part: slice) -> Tensor:
         some, mine = ids[part], key[part] if key.ndim else key
-        if chosen != "cpu" or found is None:
+        if chosen == "reference" or found is None:
             return _in_pytorch(decoder, mine, some, dim, parameter.dtype)
         _validate.no_tangents("latent.sample", *found.weights, *found.biases)
         weights = [weight.contiguous() for weight in found.weights]
         biases = [bias.contiguous() for bias in found.biases]
-        flat = ops.latent_mlp(mine, some, weights, biases, found.activations, found.slopes)
+        flat = network(mine, some, weights, biases, found.activations, found.slopes)
         return flat.reshape(len(some), *found.shape)
 
     with _progress.bar(progress, "sample", rows) as show:
@@ -110,6 +122,13 @@ def sample(
     if out is not None:
         return out
     return first if len(parts) == 1 else torch.cat(parts)
+
+
+def _on_triton(parameter: Tensor) -> str | None:
+    """Why the Triton kernels cannot serve a decoder's layers, or None."""
+    if parameter.device.type == "cpu" and torch.is_grad_enabled() and parameter.requires_grad:
+        return "takes CUDA tensors where a gradient is wanted"
+    return _backend.on_triton(parameter.device)
 
 
 def _in_pytorch(decoder: nn.Module, seed: Tensor, ids: Tensor, dim: int, dtype: torch.dtype) -> Tensor:

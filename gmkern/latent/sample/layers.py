@@ -84,9 +84,10 @@ def read(decoder: nn.Module) -> Layers:
         raise NotLayers("takes at least one Linear")
     if pending is not None:
         raise NotLayers("takes a BatchNorm1d beside a Linear, got one after the last activation")
+    device = found.weights[0].device
     for tensor in (*found.weights, *found.biases):
-        if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or tensor.layout != torch.strided:
-            raise NotLayers(f"takes float32 parameters on the CPU, got {tensor.dtype} on {tensor.device}")
+        if tensor.dtype != torch.float32 or tensor.device != device or tensor.layout != torch.strided:
+            raise NotLayers(f"takes float32 parameters on one device, got {tensor.dtype} on {tensor.device}")
     outputs = found.weights[-1].shape[0]
     if shape is not None:
         shape = tuple(torch.empty(outputs, device="meta").unflatten(0, shape).shape)  # resolves an extent of -1

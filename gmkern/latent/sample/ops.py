@@ -27,6 +27,13 @@ def _(
     return weights[0].new_empty((sample_ids.shape[0], weights[-1].shape[0]))
 
 
+@torch.library.register_kernel("gmkern::latent_mlp", "cuda")
+def _(*args: Any) -> Tensor:
+    from gmkern.latent.sample import triton_kernels  # Triton is optional, and slow to import
+
+    return triton_kernels.latent_mlp(*args)
+
+
 def _context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     seed, sample_ids, weights, biases, ctx.activations, ctx.slopes = inputs
     ctx.depth = len(weights)
