@@ -4,8 +4,9 @@ Every function is a collective: each rank of the group calls it, in the same ord
 timeout and raise. Start the processes with ``torchrun`` and call ``torch.distributed.init_process_group`` first.
 """
 
+from gmkern.distributed.evaluate import evaluate
 from gmkern.distributed.kernel_sum import kernel_sum, log_kernel_sum
 from gmkern.distributed.neighbors import count_within, knn
 from gmkern.distributed.sampling import generate, sample, share, simulate
 
-__all__ = ["count_within", "generate", "kernel_sum", "knn", "log_kernel_sum", "sample", "share", "simulate"]
+__all__ = ["count_within", "evaluate", "generate", "kernel_sum", "knn", "log_kernel_sum", "sample", "share", "simulate"]

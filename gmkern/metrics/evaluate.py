@@ -90,7 +90,34 @@ def evaluate(
     y = samples("train", train, least=2).detach()
     x = samples("generated", generated, like=("train", y), least=2).detach()
     h = None if holdout is None else samples("holdout", holdout, like=("train", y), least=2).detach()
-    fewest = min(one.shape[0] for one in (x, y, h) if one is not None)
+    return evaluated(
+        Sweep(backend), x, y, h, k=k, seed=seed, progress=progress, tolerance=tolerance, strict=strict, level=level,
+        resamples=resamples, image_shape=image_shape,
+    )  # fmt: skip
+
+
+def evaluated(
+    sweep: Sweep,
+    x: Tensor,
+    y: Tensor,
+    h: Tensor | None,
+    *,
+    k: int,
+    seed: int,
+    progress: bool,
+    tolerance: float,
+    strict: bool,
+    level: float,
+    resamples: int,
+    image_shape: Sequence[int] | None,
+) -> Report:
+    """:func:`evaluate` of sets [N, D], [M, D] and [H, D] that ``sweep`` searches."""
+    counts = {"generated": sweep.count(x), "train": sweep.count(y), "holdout": 2 if h is None else sweep.count(h)}
+    for name, count in counts.items():
+        if count < 2:
+            raise _validate.bad(name, f"{count} samples", "2 or more")
+    n, m = counts["generated"], counts["train"]
+    fewest = min(n, m) if h is None else min(counts.values())
     k = _validate.integer("k", k, low=1, high=fewest - 1)
     seed = _validate.integer("seed", seed)
     strict = _validate.flag("strict", strict)
@@ -102,19 +129,18 @@ def evaluate(
     shape = _image_shape(image_shape, x.shape[1])
     ks = tuple(sorted({one for one in (*CURVE, k) if one < fewest}))
 
-    m = y.shape[0]
-    total = m * m + sum(Sweep.pairs(one.shape[0], m, len(ks) - 1) for one in (x, h) if one is not None)
+    total = m * m + sum(Sweep.pairs(sweep.count(one), m, len(ks) - 1) for one in (x, h) if one is not None)
     with _progress.bar(progress, "evaluate", total) as show:
-        sweep = Sweep(show, backend)
+        sweep.show = show
         settings: dict[str, Any] = {"k": k, "ks": ks, "strict": strict, "tolerance": tolerance, "level": level}
         rows = Resamples(m, resamples, seed, TRAIN)
         own = sweep.own(y, ks[-1])
         held_out = None
         if h is not None:
-            held_out = _judge(sweep, h, y, own, Resamples(h.shape[0], resamples, seed, HOLDOUT), rows, **settings)
-        found = _judge(
-            sweep, x, y, own, Resamples(x.shape[0], resamples, seed, GENERATED), rows, held_out=held_out, **settings
-        )
+            held_out = _judge(
+                sweep, h, y, own, Resamples(counts["holdout"], resamples, seed, HOLDOUT), rows, **settings
+            )
+        found = _judge(sweep, x, y, own, Resamples(n, resamples, seed, GENERATED), rows, held_out=held_out, **settings)
     worst = found.distances.argsort(stable=True)[:WORST]
     sources = found.nearest[worst]
     return Report(
@@ -137,8 +163,8 @@ def evaluate(
                 found.ratios[worst].tolist(),
             )
         ),
-        copies=x[worst],
-        sources=y[sources],
+        copies=sweep.rows(x, worst),
+        sources=sweep.rows(y, sources),
         image_shape=shape,
     )
 
@@ -196,7 +222,7 @@ def _judge(
         others = Resamples(held_out.samples, resamples.count, resamples.seed, HOLDOUT)
         c_t = _bootstrap.copying_score(distance.cpu(), held_out.distances.cpu(), resamples, others, level)
     return Scores(
-        samples=x.shape[0],
+        samples=len(distance),
         **of_set,
         **of_train,
         c_t=c_t,

@@ -55,16 +55,22 @@ def realism(real: ArrayLike, generated: ArrayLike, k: int = 5, *, backend: str |
     x = samples("generated", generated, like=("real", y)).detach()
     k = _validate.integer("k", k, low=1, high=y.shape[0] - 1)
     radii = knn(y, k=k, exclude_self=True, backend=backend).distances[:, -1]
-    return realism_of(x, y, radii, backend)
+    return realism_of(x, y, radii, middle_of(radii), backend)
 
 
-def realism_of(x: Tensor, y: Tensor, radii: Tensor, backend: str | None) -> Tensor:
-    """The scores [N] of x [N, D] by balls of radii [M] around y [M, D]."""
+def middle_of(radii: Tensor) -> Tensor:
+    """The median [] of radii [M], between the two in the middle where there are two."""
     ordered = radii.sort().values
-    middle = (ordered[(len(radii) - 1) // 2] + ordered[len(radii) // 2]) / 2
-    kept = (radii <= middle).nonzero()[:, 0]
-    kept = kept[radii[kept].argsort(descending=True, stable=True)]
+    return (ordered[(len(radii) - 1) // 2] + ordered[len(radii) // 2]) / 2
+
+
+def realism_of(x: Tensor, y: Tensor, radii: Tensor, most_radius: Tensor, backend: str | None) -> Tensor:
+    """The scores [N] of x [N, D] by balls of radii [M] around y [M, D], of those of at most ``most_radius``."""
     best = radii.new_zeros(x.shape[0])
+    kept = (radii <= most_radius).nonzero()[:, 0]
+    if not len(kept):
+        return best
+    kept = kept[radii[kept].argsort(descending=True, stable=True)]
     everyone = torch.arange(x.shape[0], device=x.device)
     # Buckets of balls of nearly one radius, each with the samples that have not seen all of it and the most that a ball
     # not yet seen could give them.

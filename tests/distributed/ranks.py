@@ -70,6 +70,12 @@ def everything(size: int) -> dict[str, Any]:
     near = distributed.knn(a, b, 5)
     (near.distances * torch.arange(1.0, 6.0)).sum().backward()
     out["grad_queries"], out["grad_references"] = a.grad, b.grad
+    report = distributed.evaluate(
+        x, y, holdout=shard(cloud(40, 2), [40 // size] * size), tolerance=0.5, resamples=50, strict=False
+    )
+    out["report"], out["report_rows"] = [report.to_json()], (report.copies, report.sources)
+    report = distributed.evaluate(y, x, k=2, resamples=20)
+    out["report_many"], out["nearest"] = [report.to_json()], report.generated.nearest
     out["latent"] = distributed.sample(decoder(), 11, seed=5).detach()
     prompts = [torch.arange(1, 2 + i % 3) for i in range(7)]
     params = SamplingParams(temperature=torch.linspace(0.5, 1.5, 14))
@@ -107,6 +113,9 @@ def disagree(size: int) -> dict[str, Any]:
         ("k", lambda: distributed.knn(x, x, 1 + rank)),
         ("many", lambda: distributed.knn(x, x, 5 * size + 1)),
         ("gradient", lambda: distributed.knn(x.clone().requires_grad_(rank == 0), x)),
+        ("report", lambda: distributed.evaluate(x, bad)),
+        ("few", lambda: distributed.evaluate(x[:0] if rank else x[:1], x)),
+        ("seed", lambda: distributed.evaluate(x, x, seed=rank)),
         ("n", lambda: distributed.sample(decoder(), 3 + rank, seed=0)),
     ):
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from gmkern import decode, distributed, dynamics, latent, neighbors
+from gmkern import decode, distributed, dynamics, latent, metrics, neighbors
 from tests.distributed import ranks
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -70,6 +70,15 @@ def test_ranks_give_the_bits_of_one_process(size: int, tmp_path: Path) -> None:
     torch.testing.assert_close(joined(parts, "grad_queries"), a.grad, rtol=0, atol=bound)
     torch.testing.assert_close(joined(parts, "grad_references"), b.grad, rtol=0, atol=bound)
 
+    # a report is of the whole on every rank
+    want = metrics.evaluate(x, y, holdout=ranks.cloud(40, 2), tolerance=0.5, resamples=50, strict=False)
+    many = metrics.evaluate(y, x, k=2, resamples=20)
+    for part in parts:
+        assert part["report"] == [want.to_json()]
+        assert_same(part["report_rows"], (want.copies, want.sources))
+        assert part["report_many"] == [many.to_json()]
+        assert_same(part["nearest"], many.generated.nearest)
+
     # samples
     assert_same(joined(parts, "latent"), latent.sample(ranks.decoder(), 11, seed=5).detach())
     prompts = [torch.arange(1, 2 + i % 3) for i in range(7)]
@@ -94,11 +103,15 @@ def test_a_mistake_of_one_rank_is_told_to_all(tmp_path: Path) -> None:
     first, second = start(2, tmp_path, "disagree")
     assert second["nan"] == "ValueError: queries: got nan at [2, 1]; takes finite numbers"
     assert first["nan"] == "RuntimeError: distributed.knn: rank 1: queries: got nan at [2, 1]; takes finite numbers"
+    assert second["report"] == "ValueError: train: got nan at [2, 1]; takes finite numbers"
+    assert first["report"].startswith("RuntimeError: distributed.evaluate: rank 1: train: got nan at [2, 1]")
     for told in (first, second):
         assert "k=1" in told["k"]
         assert "k=2" in told["k"]
         assert told["many"].startswith("ValueError: k: got 11; takes an int >= 1 and <= 10")
         assert "gradients" in told["gradient"]
+        assert "seed=1" in told["seed"]
+        assert told["few"].startswith("ValueError: generated: got 1 samples; takes 2 or more")
         assert "n=3" in told["n"]
         assert "n=4" in told["n"]
         assert torch.equal(told["after"][0], torch.zeros(5, 1))

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from gmkern._triton_math import expm1, sigmoid, tanh
 from gmkern.random import triton_kernels as noise
-from gmkern.random.ops import KINDS
 from gmkern.random.streams import LATENT
 from gmkern.random.triton_kernels import noise_block, noise_key, normals_from_words
 
@@ -26,6 +25,7 @@ _OUTPUTS = tl.constexpr(64)
 _INPUTS = tl.constexpr(32)
 _BLOCKS = tl.constexpr(8)  # of Philox, four numbers each, at once
 _STREAM = tl.constexpr(LATENT)
+_NORMAL = 1  # of the kinds of noise
 _NARROW = 256  # outputs that one program makes of a tile in a few microseconds
 _FULL = 264  # programs that fill a large GPU twice
 
@@ -140,9 +140,7 @@ def latent_mlp(
     tiles = triton.cdiv(n, ROWS.value)
     with torch.cuda.device_of(weights[0]):
         if tiles < _FULL and max(widths) > _NARROW:
-            x = noise.noise(
-                seed, sample_ids, torch.zeros_like(sample_ids[:1]), widths[0], LATENT, KINDS.index("normal"), False
-            )
+            x = noise.noise(seed, sample_ids, torch.zeros_like(sample_ids[:1]), widths[0], LATENT, _NORMAL, False)
             for weight, bias, activation, slope in zip(weights, biases, activations, slopes, strict=True):
                 to = x.new_empty((n, len(weight)))
                 if to.numel():
