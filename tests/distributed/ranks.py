@@ -76,6 +76,16 @@ def everything(size: int) -> dict[str, Any]:
     out["report"], out["report_rows"] = [report.to_json()], (report.copies, report.sources)
     report = distributed.evaluate(y, x, k=2, resamples=20)
     out["report_many"], out["nearest"] = [report.to_json()], report.generated.nearest
+    ids = torch.arange(500.0)
+    for name, log in (("sums", False), ("logs", True)):
+        p, q = (t.double().requires_grad_() for t in (x, y))
+        h, w = (shard(t.double(), m).requires_grad_() for t in (0.5 + (ids % 7) / 7, 1 + ids % 5))
+        total = (distributed.log_kernel_sum if log else distributed.kernel_sum)(p, q, bandwidth=h, weights=w)
+        (total * p.detach().sum(1)).sum().backward()
+        out[f"grad_{name}"] = (p.grad, q.grad, h.grad, w.grad)
+    p = y.clone().requires_grad_()
+    distributed.kernel_sum(p, kernel="energy", exclude_self=True).sum().backward()
+    out["grad_itself"] = p.grad
     out["latent"] = distributed.sample(decoder(), 11, seed=5).detach()
     prompts = [torch.arange(1, 2 + i % 3) for i in range(7)]
     params = SamplingParams(temperature=torch.linspace(0.5, 1.5, 14))
@@ -116,6 +126,7 @@ def disagree(size: int) -> dict[str, Any]:
         ("report", lambda: distributed.evaluate(x, bad)),
         ("few", lambda: distributed.evaluate(x[:0] if rank else x[:1], x)),
         ("seed", lambda: distributed.evaluate(x, x, seed=rank)),
+        ("sum", lambda: distributed.kernel_sum(x.clone().requires_grad_(rank == 0), x, kernel="linear")),
         ("n", lambda: distributed.sample(decoder(), 3 + rank, seed=0)),
     ):
         try:

@@ -70,6 +70,20 @@ def test_ranks_give_the_bits_of_one_process(size: int, tmp_path: Path) -> None:
     torch.testing.assert_close(joined(parts, "grad_queries"), a.grad, rtol=0, atol=bound)
     torch.testing.assert_close(joined(parts, "grad_references"), b.grad, rtol=0, atol=bound)
 
+    ids = torch.arange(500.0)
+    for name, log in (("sums", False), ("logs", True)):
+        p, q, h, w = (t.double().requires_grad_() for t in (x, y, 0.5 + (ids % 7) / 7, 1 + ids % 5))
+        total = (neighbors.log_kernel_sum if log else neighbors.kernel_sum)(p, q, bandwidth=h, weights=w)
+        (total * p.detach().sum(1)).sum().backward()
+        for ours, leaf in zip(joined(parts, f"grad_{name}"), (p, q, h, w), strict=True):
+            # up to 500 float64 terms, by ranks, and with exponents below 200
+            bound = 1000 * 2.0**-53 * float(leaf.grad.abs().max()) * 200
+            torch.testing.assert_close(ours, leaf.grad, rtol=0, atol=bound)
+    p = y.clone().requires_grad_()
+    neighbors.kernel_sum(p, kernel="energy", exclude_self=True).sum().backward()
+    # each pair gives a unit vector from either side
+    torch.testing.assert_close(joined(parts, "grad_itself"), p.grad, rtol=0, atol=1000 * 2.0**-24 * 8)
+
     # a report is of the whole on every rank
     want = metrics.evaluate(x, y, holdout=ranks.cloud(40, 2), tolerance=0.5, resamples=50, strict=False)
     many = metrics.evaluate(y, x, k=2, resamples=20)
@@ -110,6 +124,7 @@ def test_a_mistake_of_one_rank_is_told_to_all(tmp_path: Path) -> None:
         assert "k=2" in told["k"]
         assert told["many"].startswith("ValueError: k: got 11; takes an int >= 1 and <= 10")
         assert "gradients" in told["gradient"]
+        assert "gradients" in told["sum"]
         assert "seed=1" in told["seed"]
         assert told["few"].startswith("ValueError: generated: got 1 samples; takes 2 or more")
         assert "n=3" in told["n"]

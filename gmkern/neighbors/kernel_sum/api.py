@@ -274,6 +274,23 @@ def sum_of(state: Tensor, x: Tensor, log: bool) -> Tensor:
     return ops.kernel_sum_total(state, log)[0].to(_points.accumulated(x.dtype))
 
 
+def gradients(
+    incoming: Tensor,
+    sums: Tensor,
+    x: Tensor,
+    y: Tensor,
+    rates: Tensor,
+    weights: Tensor,
+    log_weights: Tensor | None,
+    shape: Shape,
+    exclude_self: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What ``sums`` [1, N] of these and perhaps other references give x, y [1, m, D], weights and rates [1, m]."""
+    code = _COMPILED.index(shape.kernel)
+    mixture = rates, weights, log_weights
+    return ops.kernel_sum_backward(incoming, sums, x, y, *mixture, code, *shape[1:], exclude_self, True, True)
+
+
 def mixture_of(
     x: Tensor,
     want: tuple[int, ...] | None,
