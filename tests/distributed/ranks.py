@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import os
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,10 +139,13 @@ def disagree(size: int) -> dict[str, Any]:
     return told
 
 
-def dies(size: int) -> dict[str, Any]:
-    """Rank 1 is gone: the others are told."""
+def dies(size: int, folder: Path) -> dict[str, Any]:
+    """Rank 1 is gone once all have joined the group: the others are told."""
     x = cloud(5, 0)
+    (folder / f"{dist.get_rank()}.joined").touch()
     if dist.get_rank() == 1:
+        while len(list(folder.glob("*.joined"))) < size:
+            time.sleep(0.01)
         os._exit(3)
     try:
         distributed.knn(x, x)
@@ -153,7 +158,7 @@ def run(rank: int, size: int, folder: str, what: str) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", store, datetime.timedelta(seconds=20), size, rank)
-    result = {"everything": everything, "disagree": disagree, "dies": dies}[what](size)
+    result = {"everything": everything, "disagree": disagree, "dies": partial(dies, folder=Path(folder))}[what](size)
     torch.save(result, Path(folder) / f"{rank}.pt")
     if what != "dies":
         dist.destroy_process_group()
