@@ -1,0 +1,86 @@
+"""The path decode."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gmkern import decode
+from gpu_cases.case import Case, rotating
+
+
+def _sampling(device: torch.device, tiny: bool, params: decode.SamplingParams, name: str) -> Case:
+    rows, vocabulary = (4, 100) if tiny else (256, 50257)
+    ids = torch.arange(rows, device=device)
+    seed, step = torch.tensor(5, device=device), torch.tensor(0, device=device)
+    following = rotating(lambda: 3 * torch.randn(rows, vocabulary, device=device), 4 * rows * vocabulary, device)
+
+    def check() -> None:
+        logits = 3 * torch.randn(rows, vocabulary, device=device)
+        ours = decode.sample(logits, params, seed=5, sample_ids=ids, step=0)
+        truth = decode.sample(logits.cpu(), params, seed=5, sample_ids=ids.cpu(), step=0, backend="reference")
+        assert torch.equal(ours.tokens.cpu(), truth.tokens), "tokens differ from the reference"
+        torch.testing.assert_close(ours.logprobs.cpu(), truth.logprobs, rtol=1e-5, atol=1e-5)
+
+    def plain() -> Tensor:
+        probabilities = torch.softmax(following() / params.temperature, dim=-1)
+        return torch.multinomial(probabilities, 1)
+
+    def sorting() -> Tensor:
+        ordered, order = torch.sort(following() / params.temperature, dim=-1, descending=True)
+        probabilities = torch.softmax(ordered, dim=-1)
+        beyond = probabilities.cumsum(-1) - probabilities > params.top_p
+        beyond[:, params.top_k :] = True
+        return order.gather(1, torch.multinomial(probabilities.masked_fill(beyond, 0.0), 1))
+
+    filtered = params.top_k > 0  # type: ignore[operator]
+    return Case(
+        f"B={rows} V={vocabulary} fp32{name}",
+        lambda: decode.sample(following(), params, seed=seed, sample_ids=ids, step=step),
+        check,
+        {"sort + softmax + multinomial": sorting} if filtered else {"softmax + multinomial": plain},
+        moved=4 * rows * vocabulary,
+    )
+
+
+def sample(device: torch.device, tiny: bool) -> Case:
+    return _sampling(device, tiny, decode.SamplingParams(temperature=0.9), "")
+
+
+def sample_filtered(device: torch.device, tiny: bool) -> Case:
+    return _sampling(device, tiny, decode.SamplingParams(temperature=0.9, top_k=50, top_p=0.9), " top-k top-p")
+
+
+def attention(device: torch.device, tiny: bool) -> Case:
+    """One query a row against a cache of bf16: the keys and values are read once."""
+    rows, held, heads, key_heads, dim = (2, 300, 4, 2, 16) if tiny else (64, 4096, 64, 8, 128)
+    q = torch.randn(rows, heads, dim, device=device, dtype=torch.bfloat16)
+    cache = torch.randn(2, rows, held, key_heads, dim, device=device, dtype=torch.bfloat16)  # 1 GB: past any L2
+    keys, values = cache
+    lengths = torch.full((rows,), held, dtype=torch.int32, device=device)
+
+    def check() -> None:
+        ours = decode.attention(q, keys, values, lengths)
+        few = [x[:2].cpu() for x in (q, keys, values, lengths)]
+        truth = decode.attention(*(x.double() if x.is_floating_point() else x for x in few), backend="reference")
+        torch.testing.assert_close(ours.out[:2].double().cpu(), truth.out, rtol=2**-8, atol=2**-12)
+        torch.testing.assert_close(ours.lse[:2].double().cpu(), truth.lse, rtol=1e-5, atol=1e-5)
+
+    def fused() -> Tensor:
+        by_heads = (x.transpose(1, 2) for x in (keys, values))
+        return torch.nn.functional.scaled_dot_product_attention(q.unsqueeze(2), *by_heads, enable_gqa=True)
+
+    return Case(
+        f"B={rows} T={held} Hq={heads} Hkv={key_heads} D={dim} bf16",
+        lambda: decode.attention(q, keys, values, lengths),
+        check,
+        {"scaled_dot_product_attention": fused},
+        moved=2 * cache.numel(),
+    )
+
+
+CASES = {
+    "decode.sample": sample,
+    "decode.sample filtered": sample_filtered,
+    "decode.attention": attention,
+}
