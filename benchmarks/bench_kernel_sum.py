@@ -1,6 +1,4 @@
-"""kernel_sum and log_kernel_sum on a CPU beside torch: cdist, exp and a sum (logsumexp) in blocks of queries.
-
-    python benchmarks/bench_kernel_sum.py [--rounds 5]     a table of ratios, in turns, results checked
+"""kernel_sum, log_kernel_sum and a gradient beside torch (cdist, exp and a sum in blocks of queries) and KeOps.
 
 torch.cdist takes the Gram form above 25 rows, by matrix products, which is off where points lie far from the origin;
 gmkern takes differences. The gap narrows, or turns, with the number of coordinates.
@@ -8,71 +6,117 @@ gmkern takes differences. The gap narrows, or turns, with the number of coordina
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import NamedTuple
 
 import torch
-from _compare import circumstances, interleaved
+from _case import OURS, Case, Point, Run, across
+from _rivals import lazy_tensor
+from torch import Tensor
 
 from gmkern.neighbors import kernel_sum, log_kernel_sum
 
-# D, queries, references
-CASES = [(2, 4000, 20_000), (16, 4000, 20_000), (64, 4000, 20_000), (512, 1000, 10_000)]
 ROWS = 500  # queries of a block of torch's
-Run = Callable[[], torch.Tensor]
+FEW = 8  # queries that are held to float64
 
 
-def check(name: str, ours: Any, rival: Any) -> None:
-    """Exponents of size 1 by the Gram form in float32 err by some 1e-5, and so do sums and their logarithms."""
-    worst = float(((ours - rival).abs() / ours.abs().clamp(min=1)).max())
-    assert worst <= 1e-3, f"{name}: sums differ from ours by {worst:.2e}"
+class Points(NamedTuple):
+    x: Tensor
+    y: Tensor
+
+    @property
+    def h(self) -> float:
+        return float(self.x.shape[1]) ** 0.5
 
 
-def runs(dim: int, n: int, m: int) -> list[tuple[str, Run, Run]]:
-    """(what, ours, torch's) for one case."""
+Sums = Callable[[Points, Tensor], Tensor]
+"""Of all points, and of the queries again, which may be a leaf or a part."""
+
+
+def points(dim: int, n: int, m: int) -> Points:
     generator = torch.Generator().manual_seed(0)
-    x, y = (torch.randn(count, dim, generator=generator) for count in (n, m))
-    h = float(dim) ** 0.5
-
-    def exponents(part: torch.Tensor) -> torch.Tensor:
-        return torch.cdist(part, y).square().mul(-0.5 / h**2)
-
-    def ours(points: torch.Tensor) -> torch.Tensor:
-        return kernel_sum(points, y, bandwidth=h)
-
-    def plain(points: torch.Tensor) -> torch.Tensor:
-        return torch.cat([exponents(p).exp().sum(1) for p in points.split(ROWS)])
-
-    def gradient(sums: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        leaf = x.clone().requires_grad_()
-        return torch.autograd.grad(sums(leaf).sum(), leaf)[0]
-
-    return [
-        ("kernel_sum", lambda: ours(x), lambda: plain(x)),
-        (
-            "log_kernel_sum",
-            lambda: log_kernel_sum(x, y, bandwidth=h),
-            lambda: torch.cat([exponents(p).logsumexp(1) for p in x.split(ROWS)]),
-        ),
-        ("gradient", lambda: gradient(ours), lambda: gradient(plain)),
-    ]
+    return Points(*(torch.randn(count, dim, generator=generator) for count in (n, m)))
 
 
-def table(rounds: int) -> None:
-    """Prints a row for each case as it comes."""
-    for case in CASES:
-        for what, ours, rival in runs(*case):
-            told = "{} D={} N={} M={}".format(what, *case)
-            print(interleaved(told, ours, {"torch": rival}, check, rounds=rounds), flush=True)
+def exponents(given: Points, x: Tensor) -> Tensor:
+    return torch.cdist(x, given.y).square().mul(-0.5 / given.h**2)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="times each is run in a case")
-    given = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    for key, value in circumstances().items():
-        print(f"{key}: {value}")
-    table(given.rounds)
+def lazy_exponents(given: Points, x: Tensor) -> object:
+    lazy = lazy_tensor()
+    return ((lazy(x[:, None]) - lazy(given.y[None])) ** 2).sum(-1) * (-0.5 / given.h**2)
+
+
+SUMS: dict[str, Sums] = {
+    OURS: lambda given, x: kernel_sum(x, given.y, bandwidth=given.h),
+    "torch.cdist": lambda given, x: torch.cat([exponents(given, part).exp().sum(1) for part in x.split(ROWS)]),
+    "pykeops": lambda given, x: lazy_exponents(given, x).exp().sum(1)[:, 0],
+}
+LOGS: dict[str, Sums] = {
+    OURS: lambda given, x: log_kernel_sum(x, given.y, bandwidth=given.h),
+    "torch.cdist": lambda given, x: torch.cat([exponents(given, part).logsumexp(1) for part in x.split(ROWS)]),
+    "pykeops": lambda given, x: lazy_exponents(given, x).logsumexp(1)[:, 0],
+}
+
+
+def values(sums: Sums, given: Points) -> Run:
+    return lambda _: sums(given, given.x)
+
+
+def gradients(sums: Sums, given: Points) -> Run:
+    def run(_: int) -> Tensor:
+        leaf = given.x.clone().requires_grad_()
+        return torch.autograd.grad(sums(given, leaf).sum(), leaf)[0]
+
+    return run
+
+
+def check(
+    how: Callable[[Sums, Points], Run], plain: Sums, given: Points, tool: str, ours: Tensor, theirs: Tensor
+) -> None:
+    """Exponents of size 1 by the Gram form in float32 err by some 1e-5, and so do sums and their logarithms."""
+    if tool == OURS:
+        ours, theirs = ours[:FEW], how(plain, Points(given.x[:FEW].double(), given.y.double()))(1)
+    worst = float(((ours - theirs).abs() / ours.abs().clamp(min=1)).max())
+    assert worst <= 1e-3, f"{tool}: sums differ from ours by {worst:.2e}"
+
+
+KINDS = {"kernel_sum": (values, SUMS), "log_kernel_sum": (values, LOGS), "gradient of kernel_sum": (gradients, SUMS)}
+
+
+def case(kind: str, dim: int, n: int, m: int, *, keops: bool = False, point: Point | None = None) -> Case:
+    how, tools = KINDS[kind]
+    taken = {name: partial(how, sums) for name, sums in tools.items() if keops or name != "pykeops"}
+    name = f"{kind}, D={dim} N={n} M={m}"
+    # Bytes of points and sums; a difference, a product and a sum a coordinate, twice for a gradient.
+    moved, flop = 4.0 * (dim * (n + m) + n), 3.0 * dim * n * m * (2 if how is gradients else 1)
+    return Case(
+        name, partial(points, dim, n, m), taken, partial(check, how, tools["torch.cdist"]), moved, flop, point=point
+    )
+
+
+CASES = [
+    case("kernel_sum", 2, 1000, 10_000, keops=True),
+    case("kernel_sum", 2, 4000, 20_000, keops=True),
+    case("kernel_sum", 16, 4000, 20_000),
+    case("kernel_sum", 64, 4000, 20_000, keops=True),
+    case("kernel_sum", 512, 1000, 10_000),
+    case("log_kernel_sum", 2, 4000, 20_000, keops=True),
+    case("log_kernel_sum", 64, 4000, 20_000),
+    case("gradient of kernel_sum", 2, 4000, 20_000, keops=True),
+    case("gradient of kernel_sum", 64, 4000, 20_000),
+]
+CURVES = [case("kernel_sum", dim, 1000, 10_000, point=Point("kernel_sum", "D", dim)) for dim in (8, 32, 128, 512)] + [
+    case("kernel_sum", 16, 1000, m, point=Point("kernel_sum", "M", m)) for m in (5000, 10_000, 20_000, 40_000)
+]
+
+
+@across(CASES)
+def test_kernel_sum(case, tool, raced):
+    raced(case, tool)
+
+
+@across(CURVES)
+def test_kernel_sum_grows(case, tool, raced):
+    raced(case, tool)

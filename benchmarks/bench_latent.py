@@ -1,69 +1,68 @@
-"""latent.sample beside eager PyTorch.
-
-python benchmarks/bench_latent.py                              a table of ratios, in turns, results checked
-pytest benchmarks/bench_latent.py --benchmark-enable           the same cases under pytest-benchmark
-"""
+"""latent.sample beside eager PyTorch in batches of several sizes."""
 
 from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
-import pytest
 import torch
-from _compare import Run, circumstances, interleaved, measured
+from _case import OURS, Case, Point, Run, across
 from torch import Tensor, nn
 
 from gmkern import latent, random
 from gmkern.random.streams import LATENT
 
-CASES = {"small": (16, 64, 64, 64), "VAE": (32, 400, 784), "wide": (64, 1024, 1024, 784)}
+WIDTHS = {"small": (16, 64, 64, 64), "VAE": (32, 400, 784), "wide": (64, 1024, 1024, 784)}
 SAMPLES = 20_000
-BATCHES = (100, 1_000, SAMPLES)
+BATCHES = (100, 1_000, 20_000)
 
 
 def decoder_of(widths: tuple[int, ...]) -> nn.Sequential:
+    torch.manual_seed(0)
     parts: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         parts += [nn.Linear(inputs, outputs), nn.GELU()]
-    return nn.Sequential(*parts[:-1])
+    return nn.Sequential(*parts[:-1]).requires_grad_(False)
 
 
-def eager(decoder: nn.Sequential, dim: int, batch: int) -> Tensor:
+def ours(n: int, decoder: nn.Sequential) -> Run:
+    return lambda _: latent.sample(decoder, n, seed=0)
+
+
+def eager(n: int, batch: int, decoder: nn.Sequential) -> Run:
     """What a user would write: batches of randn."""
-    return torch.cat([decoder(torch.randn(batch, dim)) for _ in range(SAMPLES // batch)])
+    dim = decoder[0].in_features
+    return lambda _: torch.cat([decoder(torch.randn(min(batch, n - i), dim)) for i in range(0, n, batch)])
 
 
-def check(decoder: nn.Sequential, dim: int, name: str, ours: Tensor, theirs: Tensor) -> None:
-    """Rivals have noise of their own: shapes are compared, and ours with the decoder on its noise."""
-    assert ours.shape == theirs.shape, name
-    truth = decoder(random.normal(0, SAMPLES, 0, dim, stream=LATENT))
-    torch.testing.assert_close(ours, truth, rtol=1e-4, atol=1e-5)
+def check(n: int, decoder: nn.Sequential, tool: str, ours: Tensor, theirs: Tensor) -> None:
+    """Rivals have noise of their own: of theirs the shape and the moments of the law, of ours the decoder's values."""
+    assert ours.shape == theirs.shape, tool
+    if tool == OURS:
+        truth = decoder(random.normal(0, n, 0, decoder[0].in_features, stream=LATENT))
+        torch.testing.assert_close(ours, truth, rtol=1e-4, atol=1e-5)
+    means = 6 * ours.std(0) * (2 / n) ** 0.5  # of each column; six standard errors of a difference of two means
+    assert ((ours.mean(0) - theirs.mean(0)).abs() <= means).all(), tool
 
 
-def rivals(decoder: nn.Sequential, dim: int) -> dict[str, Run]:
-    return {f"eager, {batch}": partial(eager, decoder, dim, batch) for batch in BATCHES}
+def case(kind: str, n: int, batches: tuple[int, ...], point: Point | None = None) -> Case:
+    widths = WIDTHS[kind]
+    tools = {OURS: partial(ours, n)} | {f"eager, {batch}": partial(eager, n, batch) for batch in batches}
+    weights = sum(a * b for a, b in pairwise(widths))
+    name = f"latent.sample, {kind} {'-'.join(map(str, widths))} n={n}"
+    moved, flop = 4.0 * (weights + n * widths[-1]), 2.0 * weights * n
+    return Case(name, partial(decoder_of, widths), tools, partial(check, n), moved, flop, point=point)
 
 
-@torch.no_grad()
-def main() -> None:
-    for key, value in circumstances().items():
-        print(f"{key}: {value}")
-    for name, widths in CASES.items():
-        decoder, dim = decoder_of(widths), widths[0]
-        ours = partial(latent.sample, decoder, SAMPLES, seed=0)
-        print(interleaved(f"{name} {list(widths)}", ours, rivals(decoder, dim), partial(check, decoder, dim)))
+CASES = [case(kind, SAMPLES, BATCHES) for kind in WIDTHS]
+CURVES = [case("VAE", n, (1_000,), Point("latent.sample", "n", n)) for n in (1_000, 4_000, 16_000, 64_000)]
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("tool", ["gmkern", *(f"eager, {batch}" for batch in BATCHES)])
-@torch.no_grad()
-def test_sample(benchmark: Any, case: str, tool: str) -> None:
-    decoder, dim = decoder_of(CASES[case]), CASES[case][0]
-    tools: dict[str, Run] = {"gmkern": partial(latent.sample, decoder, SAMPLES, seed=0), **rivals(decoder, dim)}
-    measured(benchmark, tool, tools, partial(check, decoder, dim))
+@across(CASES)
+def test_sample(case, tool, raced):
+    raced(case, tool)
 
 
-if __name__ == "__main__":
-    main()
+@across(CURVES)
+def test_sample_grows(case, tool, raced):
+    raced(case, tool)

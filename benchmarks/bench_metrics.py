@@ -1,126 +1,173 @@
-"""prdc on a CPU beside the package prdc and a plain PyTorch one; evaluate's time and memory.
-
-    python benchmarks/bench_metrics.py [--rounds 5] [--evaluate 50000]   a table of ratios, in turns, results checked
-    pytest benchmarks/bench_metrics.py --benchmark-enable                the same cases under pytest-benchmark
-
-evaluate runs in a process of its own, N against N samples of 64 numbers: what it takes beyond the inputs is the
-largest resident size while it runs, less that before it (Linux).
-"""
+"""prdc, Sinkhorn divergence, sliced Wasserstein distance beside the package prdc, POT and plain PyTorch; evaluate."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import importlib.util
 import io
-import os
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-import pytest
 import torch
-from _compare import Row, circumstances, interleaved
+from _case import OURS, Case, Point, Run, across
+from torch import Tensor
 
-from gmkern.metrics import prdc
-
-# D, real, generated, k
-CASES = [(8, 5000, 5000, 5), (64, 5000, 5000, 5), (512, 5000, 5000, 5)]
-EVALUATE = """
-import sys, time, torch, gmkern
-def resident(name):
-    return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) / 1024
-n = int(sys.argv[1])
-draw = torch.Generator().manual_seed(0)
-generated, train = (torch.randn(n, 64, generator=draw) for _ in range(2))
-open("/proc/self/clear_refs", "w").write("5")  # the peak begins here
-before, begin = resident("VmRSS"), time.perf_counter()
-gmkern.metrics.evaluate(generated, train)
-print(f"{time.perf_counter() - begin:.1f} s, {resident('VmHWM') - before:.0f} MB beyond the inputs")
-"""
-Run = Callable[[], tuple[float, ...]]
+from gmkern import metrics
 
 
-def runs(dim: int, n: int, m: int, k: int) -> dict[str, Run]:
-    """Each tool by name, ours first, but those that are not installed."""
+class Sets(NamedTuple):
+    real: Tensor
+    generated: Tensor
+
+
+def sets(dim: int, n: int, m: int) -> Sets:
     draw = torch.Generator().manual_seed(0)
-    real, generated = torch.randn(n, dim, generator=draw), 0.95 * torch.randn(m, dim, generator=draw)
+    return Sets(torch.randn(n, dim, generator=draw), 0.95 * torch.randn(m, dim, generator=draw))
 
-    def dense() -> tuple[float, ...]:
-        """The whole matrices, as a user would write them."""
-        across = torch.cdist(real, generated)
-        r, g = (torch.cdist(one, one).kthvalue(k + 1).values for one in (real, generated))
+
+# --- prdc: (precision, recall, density, coverage) ---------------------------------------------------------------------
+
+
+def dense(k: int, given: Sets) -> Run:
+    """The whole matrices, as a user would write them."""
+
+    def run(_: int) -> tuple[float, ...]:
+        across = torch.cdist(*given)
+        r, g = (torch.cdist(one, one).kthvalue(k + 1).values for one in given)
         within = across < r[:, None]
         return (
             float(within.any(0).float().mean()),
             float((across < g[None]).any(1).float().mean()),
-            float(within.sum() / (k * m)),
+            float(within.sum() / (k * len(given.generated))),
             float((across.amin(1) < r).float().mean()),
         )
 
-    found: dict[str, Run] = {"gmkern": lambda: prdc(real, generated, k), "torch, dense": dense}
-    if importlib.util.find_spec("prdc"):
-        from prdc import compute_prdc
-
-        def package() -> tuple[float, ...]:
-            with contextlib.redirect_stdout(io.StringIO()):  # it prints sizes
-                told = compute_prdc(real_features=real.numpy(), fake_features=generated.numpy(), nearest_k=k)
-            return tuple(float(told[name]) for name in ("precision", "recall", "density", "coverage"))
-
-        found["package prdc"] = package
-    return found
+    return run
 
 
-def check(name: str, ours: Any, rival: Any) -> None:
-    """Shares of 5000 and counts, but for pairs at the boundary, where the Gram form errs."""
-    assert max(abs(a - b) for a, b in zip(ours, rival, strict=True)) <= 1e-3, f"{name}: {rival}, ours {ours}"
+def package(k: int, given: Sets) -> Run:
+    from prdc import compute_prdc
+
+    def run(_: int) -> tuple[float, ...]:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints sizes
+            told = compute_prdc(real_features=given.real.numpy(), fake_features=given.generated.numpy(), nearest_k=k)
+        return tuple(float(told[name]) for name in ("precision", "recall", "density", "coverage"))
+
+    return run
 
 
-def table(rounds: int) -> list[Row]:
-    """A row for each case, printed as it comes."""
-    rows = []
-    for case in CASES:
-        tools = runs(*case)
-        ours = tools.pop("gmkern")
-        rows.append(interleaved("prdc D={} N={} M={} k={}".format(*case), ours, tools, check, rounds=rounds))
-        print(rows[-1], flush=True)
-    return rows
+def check_shares(given: Sets, tool: str, ours: Any, theirs: Any) -> None:
+    """Shares and counts of thousands, but for pairs at the boundary, where the Gram form errs."""
+    if tool == OURS:
+        theirs = dense(5, Sets(given.real.double(), given.generated.double()))(1)
+    assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) <= 1e-3, f"{tool}: {theirs}, ours {ours}"
 
 
-def evaluated(n: int) -> str:
-    """Seconds and memory of one evaluate of n against n."""
-    root = str(Path(__file__).parents[1])
-    paths = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))
-    done = subprocess.run(
-        [sys.executable, "-c", EVALUATE, str(n)],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=True,
+def prdc(dim: int, n: int, point: Point | None = None) -> Case:
+    k = 5
+    tools = {
+        OURS: lambda given: lambda _: metrics.prdc(*given, k),
+        "torch, dense": partial(dense, k),
+        "package prdc": partial(package, k),
+    }
+    name = f"prdc, D={dim} N={n} M={n} k={k}"
+    # Distances within both sets, of which one half is enough, and across.
+    return Case(name, partial(sets, dim, n, n), tools, check_shares, 8.0 * dim * n, 3.0 * dim * 2 * n * n, point=point)
+
+
+# --- transport --------------------------------------------------------------------------------------------------------
+
+EPSILON, PROJECTIONS = 5.0, 256
+
+
+def pot_sinkhorn(given: Sets) -> Run:
+    import ot
+
+    x, y = given
+
+    def one(a: Tensor, b: Tensor) -> float:
+        """Plan's cost and ε KL(P, uniform), in float64 as POT advises for its exponentials."""
+        wa, wb = (torch.full((len(s),), 1 / len(s), dtype=torch.float64) for s in (a, b))
+        cost = torch.cdist(a.double(), b.double()).square()
+        plan = ot.sinkhorn(wa, wb, cost, EPSILON, method="sinkhorn_log", numItermax=1000, stopThr=1e-4)
+        entropy = (plan * (plan.clamp(min=1e-300) / (wa[:, None] * wb)).log()).sum()
+        return float((plan * cost).sum() + EPSILON * entropy)
+
+    return lambda _: one(x, y) - one(x, x) / 2 - one(y, y) / 2
+
+
+def pot_sliced(given: Sets) -> Run:
+    import ot
+
+    x, y = given
+    directions = torch.nn.functional.normalize(torch.randn(x.shape[1], PROJECTIONS), dim=0)
+    return lambda _: float(ot.sliced_wasserstein_distance(x, y, projections=directions))
+
+
+def check_number(relative: float, given: Sets, tool: str, ours: Any, theirs: Any) -> None:
+    assert abs(float(ours) - float(theirs)) <= relative * abs(float(ours)), f"{tool}: {theirs}, ours {ours}"
+
+
+def sinkhorn(dim: int, n: int) -> Case:
+    tools = {
+        OURS: lambda given: lambda _: metrics.sinkhorn_divergence(*given, epsilon=EPSILON),
+        "POT": pot_sinkhorn,
+    }
+    # Marginals within 1e-3: the value is off by no more than some of that; the number of half steps is the data's.
+    return Case(
+        f"sinkhorn_divergence, D={dim} N={n} M={n}", partial(sets, dim, n, n), tools, partial(check_number, 2e-2)
     )
-    return done.stdout.strip()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: "D{}-N{}-M{}-k{}".format(*c))
-@pytest.mark.parametrize("tool", ["gmkern", "torch, dense", "package prdc"])
-def test_prdc(benchmark: Any, case: tuple[int, int, int, int], tool: str) -> None:
-    tools = runs(*case)
-    if tool not in tools:
-        pytest.skip(f"{tool} is not installed")
-    check(tool, tools["gmkern"](), tools[tool]())
-    benchmark.extra_info.update(circumstances("prdc"))
-    benchmark.pedantic(tools[tool], rounds=5, warmup_rounds=1)
+def sliced(dim: int, n: int) -> Case:
+    tools = {
+        OURS: lambda given: lambda _: metrics.sliced_wasserstein(*given, seed=0, projections=PROJECTIONS),
+        "POT": pot_sliced,
+    }
+    # Other directions: the mean square of 256 has a relative spread of some 1 / sqrt(256) at most, its root half of it.
+    check = partial(check_number, 4 * 0.5 / PROJECTIONS**0.5)
+    flop = 2.0 * dim * 2 * n * PROJECTIONS
+    return Case(f"sliced_wasserstein, D={dim} N={n}", partial(sets, dim, n, n), tools, check, 8.0 * dim * n, flop)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="times each tool is run in a case")
-    parser.add_argument("--evaluate", type=int, default=50_000, help="samples in each set of evaluate")
-    given = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    for key, value in circumstances("prdc").items():
-        print(f"{key}: {value}")
-    table(given.rounds)
-    print(f"evaluate D=64 N={given.evaluate} M={given.evaluate}: {evaluated(given.evaluate)}")
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def check_report(given: Sets, tool: str, ours: Any, theirs: Any) -> None:
+    """Its shares are those of prdc by itself."""
+    alone = metrics.prdc(given.real, given.generated, 5)
+    assert abs(ours.generated.precision.value - float(alone.precision)) <= 1e-6
+
+
+def evaluate(n: int, point: Point | None) -> Case:
+    tools = {OURS: lambda given: lambda _: metrics.evaluate(given.generated, given.real)}
+    name = f"evaluate, D=64 N={n} M={n}"
+    return Case(name, partial(sets, 64, n, n), tools, check_report, 8.0 * 64 * n, 3.0 * 64 * 2 * n * n, point=point)
+
+
+CASES = {
+    "prdc": [prdc(8, 2000), prdc(8, 5000), prdc(64, 5000), prdc(512, 5000)],
+    "transport": [sinkhorn(16, 1000), sliced(64, 10_000)],
+    "evaluate": [evaluate(2000, None), evaluate(20_000, None)],
+}
+CURVES = [prdc(64, n, Point("prdc", "N", n)) for n in (1000, 2000, 4000, 8000)]
+CURVES += [evaluate(n, Point("evaluate", "N", n)) for n in (2500, 5000, 10_000, 20_000)]
+
+
+@across(CASES["prdc"])
+def test_prdc(case, tool, raced):
+    raced(case, tool)
+
+
+@across(CASES["transport"])
+def test_transport(case, tool, raced):
+    raced(case, tool)
+
+
+@across(CASES["evaluate"])
+def test_evaluate(case, tool, raced):
+    raced(case, tool)
+
+
+@across(CURVES)
+def test_metrics_grow(case, tool, raced):
+    raced(case, tool)

@@ -1,34 +1,22 @@
-"""decode.sample beside what one would write instead, in one process, interleaved, medians.
+"""decode.sample beside what one would write instead.
 
-    python benchmarks/bench_sample.py [--rows 8] [--repeats 15]
-    pytest benchmarks/bench_sample.py --benchmark-enable           eight rows under pytest-benchmark
-
-Rivals: torch.multinomial of a softmax (unfiltered), and sort, cumulative sum, mask, softmax, multinomial (filtered),
-each followed by the log-probability that sample returns as well. Before a ratio is printed, the drawn tokens are
-checked against the reference, and the rival's log-probabilities of them against sample's. The last column is the share
-of the bandwidth of a plain read (torch.sum of the logits) that one reading of the logits in sample's time comes to. On
-a busy machine give OMP_NUM_THREADS=1: torch's threads wait for one another by spinning.
+That is torch.multinomial of a softmax (unfiltered), and sort, cumulative sum, mask, softmax, multinomial (filtered),
+each followed by the log-probability that sample returns as well.
 """
 
 from __future__ import annotations
 
-import argparse
-import platform
-import statistics
-import time
-from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-import pytest
 import torch
-from _compare import measured
+from _case import OURS, Case, Point, Run, across
+from torch import Tensor
 
-import gmkern
 from gmkern.decode import SamplingParams, sample, token_logprobs
 
-VOCABULARIES = (17, 1024, 50_257, 128_256)
-CASES = {
-    "none": SamplingParams(),
+FILTERS = {
+    "no filters": SamplingParams(),
     "T=0.8": SamplingParams(0.8),
     "top_k=50": SamplingParams(top_k=50),
     "top_p=0.9": SamplingParams(top_p=0.9),
@@ -37,9 +25,28 @@ CASES = {
 }
 
 
-def multinomial(logits: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and log-probabilities with PyTorch alone."""
-    z = logits.float() / params.temperature
+class Logits(NamedTuple):
+    z: Tensor  # [rows, V]
+    params: SamplingParams
+
+    @property
+    def ids(self) -> Tensor:
+        return torch.arange(len(self.z))
+
+
+def logits(rows: int, vocabulary: int, spread: float, params: SamplingParams) -> Logits:
+    torch.manual_seed(0)
+    return Logits(spread * torch.randn(rows, vocabulary), params)
+
+
+def ours(given: Logits) -> Run:
+    ids = given.ids
+    return lambda _: sample(given.z, given.params, seed=1, sample_ids=ids, step=0)
+
+
+def kept(given: Logits) -> Tensor:
+    """The filtered log-probabilities [rows, V], with PyTorch alone."""
+    params, z = given.params, given.z.float() / given.params.temperature
     if params.top_k:
         z = z.masked_fill(z < z.topk(min(params.top_k, z.shape[1])).values[:, -1:], float("-inf"))
     if params.top_p < 1:
@@ -50,81 +57,52 @@ def multinomial(logits: torch.Tensor, params: SamplingParams) -> tuple[torch.Ten
     if params.min_p > 0:
         p = z.softmax(-1)
         z = z.masked_fill(p < params.min_p * p.amax(-1, keepdim=True), float("-inf"))
-    logprobs = z.log_softmax(-1)
-    tokens = torch.multinomial(logprobs.exp(), 1)
-    return tokens[:, 0], logprobs
+    return z.log_softmax(-1)
 
 
-def medians(calls: list[Callable[[], object]], repeats: int) -> list[float]:
-    for call in calls:
-        call()
-    taken: list[list[float]] = [[] for _ in calls]
-    for _ in range(repeats):
-        for times, call in zip(taken, calls, strict=True):
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-    return [statistics.median(times) for times in taken]
+def by_torch(given: Logits) -> Run:
+    def run(_: int) -> tuple[Tensor, Tensor]:
+        logprobs = kept(given)
+        tokens = torch.multinomial(logprobs.exp(), 1)
+        return tokens[:, 0], logprobs.gather(1, tokens)[:, 0]
+
+    return run
 
 
-def check(logits: torch.Tensor, params: SamplingParams, ids: torch.Tensor) -> None:
-    ours = sample(logits, params, seed=1, sample_ids=ids, step=0)
-    truth = sample(logits, params, seed=1, sample_ids=ids, step=0, backend="reference")
-    assert all(torch.equal(a, b) for a, b in zip(ours, truth, strict=True))
-    rival = multinomial(logits, params)[1].gather(1, ours.tokens[:, None])[:, 0]
-    near = torch.isclose(rival, ours.logprobs, rtol=1e-4, atol=1e-3)
-    # at a boundary the rival's own rounding may keep one token more or fewer, which moves every value by little
-    assert near.all(), (rival, ours.logprobs)
-    assert torch.equal(token_logprobs(logits, ours.tokens, params), ours.logprobs)
+def check(given: Logits, tool: str, ours: Any, theirs: Any) -> None:
+    """Ours to the bit the reference's; each tool's log-probabilities are those that the other gives its tokens."""
+    if tool == OURS:
+        truth = sample(given.z, given.params, seed=1, sample_ids=given.ids, step=0, backend="reference")
+        assert all(torch.equal(a, b) for a, b in zip(ours, truth, strict=True))
+        said = kept(given).gather(1, ours.tokens[:, None])[:, 0]
+        theirs = (ours.tokens, ours.logprobs)
+    else:
+        said = token_logprobs(given.z, theirs[0], given.params)
+    # At a boundary plain rounding may keep one token more or fewer, which moves every value by little.
+    torch.testing.assert_close(said, theirs[1], rtol=1e-4, atol=1e-3)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--vocab", type=int, nargs="+", default=VOCABULARIES)
-    given = parser.parse_args()
-    torch.manual_seed(0)
-    print(
-        f"gmkern {gmkern.__version__}, torch {torch.__version__}, {platform.machine()} "
-        f"{gmkern.info().isa}, {torch.get_num_threads()} threads, {given.rows} rows"
-    )
-    print(
-        f"{'vocabulary':>10} {'spread':>6}  {'filters':<22} {'sample':>10} {'PyTorch':>10} {'ratio':>7} {'of read':>8}"
-    )
-    for vocab in given.vocab:
-        for spread in (1.0, 4.0):
-            logits = spread * torch.randn(given.rows, vocab)
-            ids = torch.arange(given.rows)
-            for name, params in CASES.items():
-                check(logits, params, ids)
-                ours, rival, read = medians(
-                    [
-                        lambda x=logits, p=params, i=ids: sample(x, p, seed=1, sample_ids=i, step=0),
-                        lambda x=logits, p=params: multinomial(x, p),
-                        lambda x=logits: x.sum(),
-                    ],
-                    given.repeats,
-                )
-                print(
-                    f"{vocab:>10} {spread:>6}  {name:<22} {ours * 1e3:>8.3f}ms {rival * 1e3:>8.3f}ms "
-                    f"{rival / ours:>6.1f}x {read / ours:>7.0%}"
-                )
+def case(rows: int, vocabulary: int, spread: float, filters: str, point: Point | None = None) -> Case:
+    name = f"sample, {rows} rows of V={vocabulary}, spread {spread:g}, {filters}"
+    moved = 4.0 * rows * vocabulary  # one reading of the logits; operations are not those of matrix products
+    inputs = partial(logits, rows, vocabulary, spread, FILTERS[filters])
+    return Case(name, inputs, {OURS: ours, "PyTorch": by_torch}, check, moved, point=point)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("vocab", VOCABULARIES)
-@pytest.mark.parametrize("tool", ["gmkern", "PyTorch"])
-def test_sample(benchmark: Any, case: str, vocab: int, tool: str) -> None:
-    torch.manual_seed(0)
-    logits, ids, params = 4 * torch.randn(8, vocab), torch.arange(8), CASES[case]
-    check(logits, params, ids)
-    tools: dict[str, Callable[[], Any]] = {
-        "gmkern": lambda: sample(logits, params, seed=1, sample_ids=ids, step=0),
-        "PyTorch": lambda: multinomial(logits, params),
-    }
-    measured(benchmark, tool, tools, lambda *_: None, rounds=15)
+CASES = [case(8, 50_257, 4.0, filters) for filters in FILTERS]
+CASES += [case(64, 50_257, spread, filters) for spread in (1.0, 4.0) for filters in ("no filters", "T=0.8 k=50 p=0.95")]
+CURVES = [
+    case(64, size, 1.0, filters, Point(f"sample, {filters}", "V", size))
+    for filters in ("no filters", "T=0.8 k=50 p=0.95")
+    for size in (1024, 8192, 32_768, 131_072)
+]
 
 
-if __name__ == "__main__":
-    main()
+@across(CASES)
+def test_sample(case, tool, raced):
+    raced(case, tool)
+
+
+@across(CURVES)
+def test_sample_grows(case, tool, raced):
+    raced(case, tool)

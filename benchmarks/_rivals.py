@@ -1,0 +1,60 @@
+"""Every library that stands beside gmkern: what it is imported as, and what pip calls it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+
+class Package(NamedTuple):
+    module: str
+    pip: str
+
+
+PACKAGES = {
+    "CTranslate2": Package("ctranslate2", "ctranslate2"),
+    "faiss": Package("faiss", "faiss-cpu"),
+    "jax-md": Package("jax_md", "jax-md"),
+    "matscipy": Package("matscipy", "matscipy"),
+    "OpenMM": Package("openmm", "openmm"),
+    "package prdc": Package("prdc", "prdc"),
+    "POT": Package("ot", "POT"),
+    "pykeops": Package("pykeops", "pykeops"),
+    "scikit-learn": Package("sklearn", "scikit-learn"),
+    "SciPy": Package("scipy", "scipy"),
+    "torchsde": Package("torchsde", "torchsde"),
+    "transformers": Package("transformers", "transformers"),
+    "vesin": Package("vesin", "vesin"),
+}
+"""By the tool's name; tools that are not here need PyTorch and NumPy alone."""
+
+
+def absent(tool: str) -> str | None:
+    """Why a tool cannot run here; None where it can."""
+    package = PACKAGES.get(tool)
+    if package is None or importlib.util.find_spec(package.module) is not None:
+        return None
+    return f"{tool} is not installed (pip install {package.pip})"
+
+
+def versions(tools: Iterable[str]) -> dict[str, str]:
+    """The package of each of ``tools`` that has one of its own, and its version, or that it is absent."""
+    packages = sorted(PACKAGES[tool].pip for tool in set(tools) & set(PACKAGES) if absent(tool) is None)
+    lacking = sorted(PACKAGES[tool].pip for tool in set(tools) & set(PACKAGES) if absent(tool) is not None)
+    return {name: importlib.metadata.version(name) for name in packages} | dict.fromkeys(lacking, "absent")
+
+
+@functools.cache
+def lazy_tensor() -> Any:
+    """KeOps' LazyTensor. What it compiles, a library for each formula, lies in a folder that goes with the process."""
+    folder = tempfile.TemporaryDirectory()
+    os.environ |= {"KEOPS_CACHE_FOLDER": folder.name, "PYKEOPS_VERBOSE": "0"}
+    from pykeops.torch import LazyTensor
+
+    LazyTensor.gmkern_folder = folder  # kept until the process ends
+    return LazyTensor

@@ -1,0 +1,103 @@
+"""``docs/performance.md`` and its pictures, from rows. The words are in ``benchmarks/performance.md.jinja``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gmkern.cli.bench.curves import curves
+from gmkern.cli.bench.rows import OURS, Missed, Row, to_json
+from gmkern.cli.bench.table import markdown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, HEIGHT, ACROSS = 4.0, 3.0, 3  # inches of a panel; panels in a row
+
+
+def write(page: Path, template: Path, rows: Sequence[Row], missed: Sequence[Missed]) -> None:
+    """The page, and in a folder of its name the rows and the pictures that it shows."""
+    import jinja2
+
+    folder = page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rows.json").write_text(json.dumps(to_json(rows, missed), indent=1) + "\n", encoding="utf-8")
+    paths = list(dict.fromkeys([*(row.path for row in rows), *(one.path for one in missed)]))
+    parts = []
+    for path in paths:
+        of_path = [row for row in rows if row.path == path]
+        pictures = {"beside": ratios(of_path, folder / f"{path}-ratios.svg")}
+        pictures["growth"] = growth(of_path, folder / f"{path}-curves.svg")
+        shown = {name: f"{folder.name}/{file.name}" for name, file in pictures.items() if file is not None}
+        parts.append({"name": path, "table": markdown(of_path, [m for m in missed if m.path == path]), **shown})
+    loader = jinja2.FileSystemLoader(template.parent)
+    words = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    text = words.get_template(template.name).render(parts=parts, rows=f"{folder.name}/rows.json")
+    page.write_text(text.rstrip() + "\n", encoding="utf-8")
+
+
+def ratios(rows: Sequence[Row], file: Path) -> Path | None:
+    """How many times longer each rival took: a line a case, a mark a tool, with its quartiles."""
+    told = [row for row in rows if row.ratio is not None and row.point is None]
+    if not told:
+        return None
+    cases, tools = (list(dict.fromkeys(values)) for values in zip(*((row.case, row.tool) for row in told), strict=True))
+    with _figure(file, (9.0, 1.2 + 0.26 * len(cases)), 1) as (axes,):
+        for i, tool in enumerate(tools):
+            own = [row for row in told if row.tool == tool]
+            ratio, low, median, high = np.array([(row.ratio, row.low, row.median, row.high) for row in own]).T
+            spread = ratio * (median - low) / median, ratio * (high - median) / median
+            at = [cases.index(row.case) for row in own]
+            axes.errorbar(ratio, at, xerr=spread, fmt="o", markersize=4, color=f"C{i + 1}", label=tool)
+        axes.axvline(1, color="C0", linewidth=1, label=OURS)
+        axes.set_xscale("log")
+        axes.set_yticks(range(len(cases)), cases, fontsize=7)
+        axes.invert_yaxis()
+        axes.set_xlabel("time over gmkern's")
+        axes.legend(fontsize=7)
+    return file
+
+
+def growth(rows: Sequence[Row], file: Path) -> Path | None:
+    """A panel for each curve: seconds against size, a line a tool, with its exponent."""
+    found = curves(rows)
+    panels = list(dict.fromkeys((one.curve, one.against) for one in found))
+    if not panels:
+        return None
+    down = -(-len(panels) // ACROSS)
+    with _figure(file, (WIDTH * min(ACROSS, len(panels)), HEIGHT * down), len(panels)) as drawn:
+        for axes, panel in zip(drawn, panels, strict=True):
+            own = [one for one in found if (one.curve, one.against) == panel]
+            for one in sorted(own, key=lambda one: one.tool != OURS):
+                label = f"{one.tool}: {one.against}$^{{{one.exponent:.2f}}}$"
+                axes.plot(one.sizes, one.seconds, "o-", markersize=4, label=label)
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_title(panel[0], fontsize=9)
+            axes.set_xlabel(panel[1])
+            axes.set_ylabel("seconds")
+            axes.legend(fontsize=7)
+    return file
+
+
+@contextmanager
+def _figure(file: Path, size: tuple[float, float], panels: int) -> Iterator[list[Axes]]:
+    """So many axes to draw on, saved as an SVG that is the same bytes for the same numbers."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasSVG(figure)
+    across = min(ACROSS, panels)
+    axes = figure.subplots(-(-panels // across), across, squeeze=False).ravel().tolist()
+    for unused in axes[panels:]:
+        unused.set_axis_off()
+    yield axes[:panels]
+    with matplotlib.rc_context({"svg.hashsalt": "gmkern"}):
+        figure.savefig(file, metadata={"Date": None})
