@@ -44,9 +44,11 @@ def absent(tool: str) -> str | None:
 
 def versions(tools: Iterable[str]) -> dict[str, str]:
     """The package of each of ``tools`` that has one of its own, and its version, or that it is absent."""
-    packages = sorted(PACKAGES[tool].pip for tool in set(tools) & set(PACKAGES) if absent(tool) is None)
-    lacking = sorted(PACKAGES[tool].pip for tool in set(tools) & set(PACKAGES) if absent(tool) is not None)
-    return {name: importlib.metadata.version(name) for name in packages} | dict.fromkeys(lacking, "absent")
+    told = {}
+    for tool in sorted(set(tools) & set(PACKAGES), key=str.lower):
+        package = PACKAGES[tool].pip
+        told[package] = importlib.metadata.version(package) if absent(tool) is None else "absent"
+    return told
 
 
 @functools.cache

@@ -13,7 +13,6 @@ from _machine import ceilings, circumstances
 from _race import CLOCK, Raced, race
 from _rivals import absent, versions
 
-
 CHOSEN = pytest.StashKey[dict[Case, list[str]]]()
 """The tools of each case that is run."""
 

@@ -51,9 +51,9 @@ def ratios(rows: Sequence[Row], file: Path) -> Path | None:
         for i, tool in enumerate(tools):
             own = [row for row in told if row.tool == tool]
             ratio, low, median, high = np.array([(row.ratio, row.low, row.median, row.high) for row in own]).T
-            spread = ratio * (median - low) / median, ratio * (high - median) / median
+            spread = np.array([median - low, high - median]) * ratio / median
             at = [cases.index(row.case) for row in own]
-            axes.errorbar(ratio, at, xerr=spread, fmt="o", markersize=4, color=f"C{i + 1}", label=tool)
+            axes.errorbar(ratio, at, xerr=spread.tolist(), fmt="o", markersize=4, color=f"C{i + 1}", label=tool)
         axes.axvline(1, color="C0", linewidth=1, label=OURS)
         axes.set_xscale("log")
         axes.set_yticks(range(len(cases)), cases, fontsize=7)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+import click
+
 OURS = "gmkern"
 
 
@@ -111,12 +113,16 @@ def from_files(files: Iterable[Path]) -> tuple[list[Row], list[Missed]]:
     cases: dict[tuple[str, str], list[Row]] = {}
     missed: dict[str, list[Missed]] = {}
     for file in files:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            told = json.loads(file.read_text(encoding="utf-8"))
+            read, lacking = [Row(**fields) for fields in told["rows"]], [Missed(**fields) for fields in told["missed"]]
+        except (ValueError, LookupError, TypeError) as error:
+            raise click.ClickException(f"--from {file}: not what --json prints ({error})") from error
         found: dict[tuple[str, str], list[Row]] = {}
-        for row in (Row(**fields) for fields in told["rows"]):
+        for row in read:
             found.setdefault((row.path, row.case), []).append(row)
         cases |= found
         missed |= {path: [] for path, _ in found}
-        for one in (Missed(**fields) for fields in told["missed"]):
+        for one in lacking:
             missed.setdefault(one.path, []).append(one)
     return [row for rows in cases.values() for row in rows], [one for some in missed.values() for one in some]
