@@ -84,9 +84,9 @@ OWNERS: tuple[Owner, ...] = (
     Owner(
         "dynamics.energy_and_forces",
         "cpu",
-        "reference",
+        "cuda",
         ("energy_and_forces", "energy_and_forces_backward"),
-        "no GPU kernel of one evaluation yet",
+        "the trajectory's own sums over pairs, eight threads an atom; parameters' slopes by key, without atomics",
     ),
     Owner(
         "dynamics.simulate",
@@ -98,9 +98,9 @@ OWNERS: tuple[Owner, ...] = (
     Owner(
         "dynamics.path_log_prob",
         "cpu",
-        "reference",
+        "cuda",
         ("path_log_prob", "gaussian_log_prob"),
-        "simulate's own step along stored states, so that values are its bits; no GPU kernel yet",
+        "simulate's own step along stored states, so that values are its bits",
     ),
     Owner(
         "dynamics.EGNN",

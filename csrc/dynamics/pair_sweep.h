@@ -11,7 +11,7 @@
 #include "common/simd.h"
 #include "dynamics/box.h"
 #include "dynamics/dynamics.h"
-#include "dynamics/learned.h"
+#include "dynamics/learned_lanes.h"
 #include "dynamics/near.h"
 
 GM_NAMESPACE_BEGIN

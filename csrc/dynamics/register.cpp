@@ -27,11 +27,12 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gmkern, m) {
         "Tensor coefficients, Tensor seed, "
         "Tensor sample_ids, Tensor step, SymInt steps, SymInt record_every, SymInt phase, SymInt largest, "
         "Tensor log_probs, int backward, Tensor pin) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
-    // log_probs [2, S] and the log-probabilities of Euler-Maruyama's steps along frames [steps + 1, M, D]
+    // log_probs [2, S] and the log-probabilities of Euler-Maruyama's steps along frames [steps + 1, M, D]; no
+    // system has more than `largest` atoms
     m.def(
         "path_log_prob(Tensor frames, Tensor system_ptr, Tensor types, int[] kinds, int[] sizes, "
-        "Tensor parameters, Tensor cell, Tensor inverse, Tensor coefficients, Tensor log_probs, int backward, Tensor "
-        "pin) -> Tensor");
+        "Tensor parameters, Tensor cell, Tensor inverse, Tensor coefficients, SymInt largest, Tensor log_probs, "
+        "int backward, Tensor pin) -> Tensor");
     // All pairs (i, j, shift) with |x_j + shift . cell - x_i| < cutoff, by rising i, then j, then shift. cell and
     // fractions [1 | S, D, D] float64: lattice vectors (rows), and what takes positions to fractions along each;
     // repeats [D] 0 or 1. half keeps one of a pair's two. capacity: how many pairs to leave room for (-1: as many as

@@ -1,8 +1,8 @@
 #include <torch/csrc/stable/library.h>
 
-#include <cmath>
 #include <tuple>
 
+#include "dynamics/step_constants.h"
 #include "dynamics/verlet.h"
 
 namespace gm {
@@ -10,17 +10,6 @@ namespace {
 
 constexpr int64_t kFewestListed = 300;  // atoms, from where on lists are worth their making
 constexpr double kSkin = 0.15;          // in cutoffs
-
-StepConstants step_constants(IntegratorKind kind, const double* c) {  // c: dt, temperature, friction, noise, bridge
-    StepConstants k = {c[0], 0.5 * c[0], c[0] / 6.0, 1.0, 0.0, c[4]};
-    if (kind == IntegratorKind::baoab) {
-        k.keep = std::exp(-c[2] * c[0]);
-        k.kick = std::sqrt(-std::expm1(-2.0 * c[2] * c[0]) * c[1]);
-    } else if (kind == IntegratorKind::euler_maruyama) {
-        k.kick = c[3] * std::sqrt(c[0]);
-    }
-    return k;
-}
 
 // One call's tensors, those of `x` and `v` being changed in place.
 struct Call {
@@ -113,7 +102,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> simulate(
 
 Tensor path_log_prob(const Tensor& frames, const Tensor& system_ptr, const Tensor& types, std::vector<int64_t> kinds,
                      std::vector<int64_t> sizes, const Tensor& parameters, const Tensor& cell, const Tensor& inverse,
-                     const Tensor& coefficients, const Tensor& log_probs, int64_t backward, const Tensor& pin) {
+                     const Tensor& coefficients, int64_t largest, const Tensor& log_probs, int64_t backward,
+                     const Tensor& pin) {
     check_dim("frames", frames, 3);
     check_contiguous_cpu("frames", frames);
     GM_CHECK(frames.size(0) >= 1, "frames: got none; takes at least one");
@@ -121,6 +111,7 @@ Tensor path_log_prob(const Tensor& frames, const Tensor& system_ptr, const Tenso
     Tensor v = torch::stable::empty_like(x);
     torch::stable::fill_(v, 0.0);
     const Batch b = check_batch(x, system_ptr, {types, kinds, sizes, parameters, cell, inverse});
+    GM_CHECK(b.largest <= largest, "largest: got ", largest, "; a system has ", b.largest, " atoms");
     const int64_t steps = frames.size(0) - 1;
     check_coefficients(coefficients, b.systems, steps);
     check_contiguous_cpu("coefficients", coefficients);

@@ -1,23 +1,20 @@
 // All steps of all systems in one launch: a block a system, its state in shared memory.
 //
-// A step has two phases. First each group of G threads sums the force on its atom, thread g over the atoms j = g,
-// g + G, ..., joined by a butterfly, while the block draws the step's noise, a Philox block a thread. Then each thread
-// moves its elements. G and the block's size depend on the system's number of atoms alone, and so does every sum's
-// order.
-#include <cuda_runtime.h>
+// A step has two phases. First each thread moves its elements; then each group of G threads sums the force on its atom,
+// while the block draws the next step's noise, a Philox block a thread. G and the block's size depend on the system's
+// number of atoms alone, and so does every sum's order.
+#include "dynamics/trajectory_cuda.h"
 
 #include "common/noise.h"
-#include "dynamics/box.h"
-#include "dynamics/field.h"
-#include "dynamics/trajectory_cuda.h"
+#include "dynamics/launch_cuda.h"
+#include "dynamics/step_constants.h"
+#include "dynamics/system_cuda.h"
 
 namespace gm {
 namespace {
 
-constexpr int kMostThreads = 256;
-constexpr unsigned kAllLanes = 0xFFFFFFFFu;
-
-enum Integrator { kVelocityVerlet = 0, kBaoab = 1, kEulerMaruyama = 2 };
+constexpr int kMostThreads = 256, kWarps = kMostThreads / 32;
+constexpr double kHalfLog2Pi = 0.91893853320467274178;
 
 __host__ __device__ inline int group_of(int64_t count) {  // threads an atom
     return count <= 64 ? 4 : count <= 128 ? 2 : 1;
@@ -28,107 +25,17 @@ __host__ __device__ inline int threads_of(int64_t count) {
 }
 int threads_for_all(int64_t largest) { return largest >= 64 ? kMostThreads : threads_of(largest); }
 
-// x, v, f and noise of `largest` atoms (noise in whole Philox blocks), and a double a thread.
+// x, v, f and noise of `largest` atoms (noise in whole Philox blocks), one more for RK4, and two doubles a warp.
 __host__ __device__ inline size_t array_size(int64_t largest, int64_t dim) {
     return static_cast<size_t>((largest * dim + 3) / 4 * 4);
 }
-size_t shared_bytes(int64_t largest, int64_t dim, size_t real) {
-    return 4 * array_size(largest, dim) * real + kMostThreads * sizeof(double);
-}
-
-template <class R, int D>
-struct Potential {
-    PairTerm<R> pair[kMostTerms];
-    int pairs, traps;
-    R k[kMostTerms], center[kMostTerms][D];
-    PeriodicBox<R, D> box;
-    bool periodic;
-};
-
-template <class R, int D>
-__device__ void read_potential(const CudaTrajectory& a, int64_t system, Potential<R, D>& p) {
-    p.pairs = p.traps = 0;
-    const double* q = a.parameters;
-    for (int t = 0; t < a.terms; ++t) {
-        if (a.kinds[t] == kHarmonic) {
-            p.k[p.traps] = static_cast<R>(q[0]);
-            for (int d = 0; d < D; ++d) p.center[p.traps][d] = static_cast<R>(q[1 + d]);
-            ++p.traps;
-            q += 1 + D;
-        } else {
-            p.pair[p.pairs++] = pair_term<R>(a.kinds[t], q);
-            q += kPairParameters;
-        }
-    }
-    p.periodic = a.boxes > 0;
-    if (p.periodic) {
-        const int64_t at = (a.boxes == 1 ? 0 : system) * D * D;
-        p.box.read(a.cell + at, a.inverse + at);
-    }
-}
-
-// Sums over the pairs of atom i that thread g of its group takes; with kEnergy, of their energies too.
-template <bool kEnergy, class R, int D>
-__device__ R pair_sums(const Potential<R, D>& p, const R* x, int i, int count, int g, int group, R (&force)[D]) {
-    R energy = 0;
-    Vector<R, D> xi;
-    for (int d = 0; d < D; ++d) xi.c[d] = x[i * D + d];
-    for (int j = g; j < count; j += group) {
-        if (j == i) continue;
-        Vector<R, D> r;
-        for (int d = 0; d < D; ++d) r.c[d] = xi.c[d] - x[j * D + d];
-        if (p.periodic) p.box.nearest_image(r);
-        R r2 = r.c[0] * r.c[0];
-        for (int d = 1; d < D; ++d) r2 = fma(r.c[d], r.c[d], r2);
-        const R inverse_r2 = R(1) / r2;
-        R pull = 0;
-        for (int t = 0; t < p.pairs; ++t) {
-            if (r2 >= p.pair[t](kCutoff)) continue;  // a distance that is NaN goes on
-            const PairValues<R> v =
-                pair_values<kEnergy, false>(p.pair[t].kind, p.pair[t].exponent, p.pair[t], r2, inverse_r2);
-            pull += v.pull;
-            if (kEnergy) energy += v.energy;
-        }
-        for (int d = 0; d < D; ++d) force[d] = fma(pull, r.c[d], force[d]);
-    }
-    return energy;
-}
-
-// Forces of all atoms into f; with kEnergy, gives the energy, to thread 0 alone.
-template <bool kEnergy, class R, int D>
-__device__ double forces(const Potential<R, D>& p, const R* x, R* f, double* partial, int count, int threads) {
-    const int group = group_of(count), g = threadIdx.x % group, atoms_at_once = threads / group;
-    double mine = 0.0;
-    for (int first = 0; first < count; first += atoms_at_once) {  // the same number of turns for a warp's threads
-        const int i = first + threadIdx.x / group;
-        R force[D] = {}, energy = 0;
-        if (i < count) energy = pair_sums<kEnergy>(p, x, i, count, g, group, force);
-        for (int half = group / 2; half > 0; half /= 2)
-            for (int d = 0; d < D; ++d) force[d] += __shfl_xor_sync(kAllLanes, force[d], half);
-        if (kEnergy) mine += 0.5 * static_cast<double>(energy);
-        if (i < count && g == 0) {
-            for (int t = 0; t < p.traps; ++t)
-                for (int d = 0; d < D; ++d) {
-                    const R away = x[i * D + d] - p.center[t][d];
-                    force[d] -= p.k[t] * away;
-                    if (kEnergy) mine += 0.5 * static_cast<double>(p.k[t]) * away * away;
-                }
-            for (int d = 0; d < D; ++d) f[i * D + d] = force[d];
-        }
-    }
-    if (!kEnergy) return 0.0;
-    partial[threadIdx.x] = mine;
-    __syncthreads();
-    double total = 0.0;
-    if (threadIdx.x == 0)
-        for (int t = 0; t < threads; ++t) total += partial[t];
-    __syncthreads();
-    return total;
+size_t shared_bytes(const CudaTrajectory& a) {
+    const size_t arrays = a.kind == IntegratorKind::rk4 ? 5 : 4, real = a.fp64 ? 8 : 4;
+    return 2 * kWarps * sizeof(double) + arrays * array_size(a.largest, a.field.dim) * real;
 }
 
 // The step's normals, element e of the system at to[e]: docs/noise.md.
-__device__ void draw(float* to, int elements, int64_t seed, int64_t id, uint32_t step, int threads) {
-    const NoiseKey key = noise_key(seed, kStreamKick);
+__device__ void draw(float* to, int elements, NoiseKey key, int64_t id, uint32_t step, int threads) {
     for (int block = threadIdx.x; 4 * block < elements; block += threads) {
         const auto n = noise_block<uint32_t>(key, id, step, static_cast<uint32_t>(block));
         const Pair<float> a = normals_from_words<float>(n.w[0], n.w[1]), b = normals_from_words<float>(n.w[2], n.w[3]);
@@ -138,8 +45,7 @@ __device__ void draw(float* to, int elements, int64_t seed, int64_t id, uint32_t
         to[4 * block + 3] = b.second;
     }
 }
-__device__ void draw(double* to, int elements, int64_t seed, int64_t id, uint32_t step, int threads) {
-    const NoiseKey key = noise_key(seed, kStreamKick);
+__device__ void draw(double* to, int elements, NoiseKey key, int64_t id, uint32_t step, int threads) {
     for (int block = threadIdx.x; 2 * block < elements; block += threads) {
         const auto n = noise_block<uint32_t>(key, id, step, static_cast<uint32_t>(block));
         const auto word = [&](int i) { return n.w[i] | (static_cast<uint64_t>(n.w[i + 1]) << 32); };
@@ -149,118 +55,318 @@ __device__ void draw(double* to, int elements, int64_t seed, int64_t id, uint32_
     }
 }
 
-template <class R, int D>
-__global__ void __launch_bounds__(kMostThreads) trajectory(const CudaTrajectory a) {
-    const int64_t system = blockIdx.x, first = a.system_ptr[system], size = a.system_ptr[system + 1] - first;
-    const R *x_in = static_cast<const R*>(a.x_in) + first * D, *v_in = static_cast<const R*>(a.v_in) + first * D;
-    R *x_out = static_cast<R*>(a.x) + first * D, *v_out = static_cast<R*>(a.v) + first * D;
-    // Offsets that the host could not read: rows that no valid system covers stay NaN, as the launcher set them.
-    if (first < 0 || size < 0 || size > a.largest || first + size > a.atoms) return;
-    const int count = static_cast<int>(size), elements = count * D, threads = threads_of(size);
-    if (static_cast<int>(threadIdx.x) >= threads) return;  // whole warps; see the barrier below
+// A step's constants in the state's type.
+template <class R>
+struct Constants {
+    R dt, half, sixth, keep, kick;
+    double bridge;
+    __device__ explicit Constants(const StepConstants& c)
+        : dt(static_cast<R>(c.dt)),
+          half(static_cast<R>(c.half_dt)),
+          sixth(static_cast<R>(c.sixth_dt)),
+          keep(static_cast<R>(c.keep)),
+          kick(static_cast<R>(c.kick)),
+          bridge(c.bridge) {}
+};
 
-    extern __shared__ double shared[];
-    double* partial = shared;
-    R* x = reinterpret_cast<R*>(shared + kMostThreads);
-    const size_t each = array_size(a.largest, D);
-    R *v = x + each, *f = v + each, *noise = f + each;
-    __shared__ Potential<R, D> p;
-    if (threadIdx.x == 0) read_potential(a, system, p);
-    for (int e = threadIdx.x; e < elements; e += threads) {
-        x[e] = x_in[e];
-        v[e] = v_in[e];
-    }
-    const R* inverse_mass = static_cast<const R*>(a.inverse_masses) + first;
-    const double* c = a.coefficients + (a.coefficient_rows == 1 ? 0 : system) * 5;
-    const double dt64 = c[0];
-    const bool has_kick = a.integrator != kVelocityVerlet;
-    const R dt = static_cast<R>(dt64), half = static_cast<R>(0.5 * dt64);
-    R keep = 1, kick = 0;
-    if (a.integrator == kBaoab) {
-        keep = static_cast<R>(::exp(-c[2] * dt64));
-        kick = static_cast<R>(::sqrt(-::expm1(-2.0 * c[2] * dt64) * c[1]));
-    } else if (a.integrator == kEulerMaruyama) {
-        kick = static_cast<R>(c[3] * ::sqrt(dt64));
-    }
-    const int64_t seed = a.seed[system * a.seed_stride], id = a.sample_ids[system];
-    const uint32_t step = static_cast<uint32_t>(*a.step);
-    __syncthreads();
+// One system's steps by one block. Without kAll: velocity Verlet, BAOAB and Euler-Maruyama of constant numbers, atoms
+// all alike, no bonds, no splines and no log-probabilities, so that the common case asks after none of them.
+template <class R, int D, bool kAll>
+struct Walk {
+    const CudaTrajectory& a;
+    const CudaSystem<R, D> s;
+    const int64_t system, first;
+    const int elements, threads;
+    double* partial;
+    R *x, *v, *f, *noise, *extra;
+    const R* inverse_mass;
+    NoiseKey key;
+    int64_t id;
+    uint32_t step;
+    double log_masses, squares[2], totals[2];  // with log-probabilities: forward and backward, the totals thread 0's
 
-    forces<false>(p, x, f, partial, count, threads);
-    int64_t frame = 0;
-    for (int64_t done = 1; done <= a.steps; ++done) {
-        if (has_kick) draw(noise, elements, seed, id, step + static_cast<uint32_t>(done - 1), threads);
+    // f(e) for the elements of this thread, the same ones in every phase.
+    template <class F>
+    __device__ void each(const F& f) const {
+        for (int e = threadIdx.x; e < elements; e += threads) f(e);
+    }
+    // The sums over the block's threads, by warps and then by number.
+    template <int N>
+    __device__ void join(double (&sums)[N]) const {
+        for (int half = 16; half > 0; half /= 2)
+            for (int n = 0; n < N; ++n) sums[n] += __shfl_xor_sync(kAllLanes, sums[n], half);
+        if (threadIdx.x % 32 == 0)
+            for (int n = 0; n < N; ++n) partial[N * (threadIdx.x / 32) + n] = sums[n];
         __syncthreads();
-        for (int e = threadIdx.x; e < elements; e += threads) {
+        for (int n = 0; n < N; ++n) sums[n] = 0.0;
+        for (int w = 0; w < threads / 32; ++w)
+            for (int n = 0; n < N; ++n) sums[n] += partial[N * w + n];
+        __syncthreads();
+    }
+
+    // to = forces at `from`; the energy is given where it is wanted. Noise of step `ahead` is drawn meanwhile.
+    template <Want want>
+    __device__ double forces(const R* from, R* to, bool draws, uint32_t ahead) const {
+        __syncthreads();
+        if (draws) draw(noise, elements, key, id, ahead, threads);
+        CudaSystem<R, D> here = s;
+        here.x = from;
+        const int group = group_of(s.count), g = threadIdx.x % group, at_once = threads / group;
+        double energy[1] = {0.0};
+        for (int start = 0; start < s.count; start += at_once) {  // the same number of turns for a warp's threads
+            const int i = start + threadIdx.x / group;
+            const AtomSums<R, D> sums = atom_sums<want, kAll>(here, i, g, group);
+            if (want == Want::forces_and_energy) energy[0] += sums.energy();
+            if (i < s.count && g == 0)
+                for (int d = 0; d < D; ++d) to[i * D + d] = sums.force[d];
+        }
+        if (want == Want::forces_and_energy) join(energy);
+        __syncthreads();
+        return energy[0];
+    }
+    __device__ double force_here(bool with_energy, bool draws, uint32_t ahead) const {
+        if (with_energy) return forces<Want::forces_and_energy>(x, f, draws, ahead);
+        return forces<Want::forces>(x, f, draws, ahead);
+    }
+    __device__ void half_kick(const Constants<R>& c) const {
+        each([&](int e) { v[e] = fma(c.half, f[e] * inverse_mass[e / D], v[e]); });
+    }
+
+    // -z^2 / 2 with z = (to - mean) / scale is summed for each element; the rest of a Gaussian's logarithm here.
+    __device__ void add_square(int which, double away, double scale) {
+        const double z = away / scale;
+        squares[which] += z * z;
+    }
+    __device__ double normaliser(const Constants<R>& c) const {
+        const double all = static_cast<double>(elements);
+        return -all * (kHalfLog2Pi + log_positive(static_cast<double>(c.kick))) - log_masses;
+    }
+
+    __device__ void verlet_or_baoab(const Constants<R>& c) {
+        each([&](int e) {
             const R mass = inverse_mass[e / D];
-            if (a.integrator == kEulerMaruyama) {
-                x[e] = fma(kick, noise[e], fma(dt, f[e], x[e]));
-                continue;
-            }
-            R vi = fma(half, f[e] * mass, v[e]);
-            if (a.integrator == kBaoab) {
-                const R xi = fma(half, vi, x[e]);
-                vi = fma(kick * sqrt(mass), noise[e], keep * vi);
-                x[e] = fma(half, vi, xi);
+            R vi = fma(c.half, f[e] * mass, v[e]);
+            if (a.kind == IntegratorKind::baoab) {
+                const R xi = fma(c.half, vi, x[e]), before = vi, root = sqrt(mass);
+                vi = fma(c.kick * root, noise[e], c.keep * vi);
+                x[e] = fma(c.half, vi, xi);
+                if (kAll && a.log_probs != nullptr) {
+                    const double from = before, to = vi, keep = c.keep;
+                    const double scale = static_cast<double>(c.kick) * static_cast<double>(root);
+                    add_square(0, to - keep * from, scale);
+                    add_square(1, from - keep * to, scale);
+                }
             } else {
-                x[e] = fma(dt, vi, x[e]);
+                x[e] = fma(c.dt, vi, x[e]);
             }
             v[e] = vi;
+        });
+    }
+    __device__ void euler_maruyama(const Constants<R>& c, int64_t done) {
+        const R* path = static_cast<const R*>(a.path);
+        if (path != nullptr) path += (done * a.field.atoms + first) * D;
+        each([&](int e) {
+            const R before = x[e];
+            const R to = kAll && path != nullptr ? path[e] : fma(c.kick, noise[e], fma(c.dt, f[e], before));
+            if (kAll && a.log_probs != nullptr) {
+                const double away = static_cast<double>(to) - static_cast<double>(before);
+                add_square(0, away - static_cast<double>(c.dt) * static_cast<double>(f[e]), c.kick);
+                v[e] = before;
+            }
+            x[e] = to;
+        });
+    }
+    // The reversed step of Euler-Maruyama from x, where the force is f, to where it came from.
+    __device__ void backward(const Constants<R>& c) {
+        const R* pin = static_cast<const R*>(a.pin);
+        if (a.backward == BackwardKind::bridge && c.bridge == 0.0)
+            return;  // it ends where it is pinned, with certainty
+        const double dt = a.backward == BackwardKind::reversed ? -static_cast<double>(c.dt) : static_cast<double>(c.dt);
+        each([&](int e) {
+            const double before = v[e], here = x[e];
+            if (a.backward == BackwardKind::bridge) {
+                const double start = pin[first * D + e];
+                const double away = (before - start) - c.bridge * (here - start);
+                add_square(1, away, static_cast<double>(c.kick) * sqrt(c.bridge));
+            } else if (a.backward == BackwardKind::brownian) {
+                add_square(1, before - here, c.kick);
+            } else {
+                add_square(1, (before - here) - dt * static_cast<double>(f[e]), c.kick);
+            }
+        });
+    }
+    __device__ void add_log_probs(const Constants<R>& c) {
+        join(squares);
+        const double own = normaliser(c);
+        totals[0] += own - 0.5 * squares[0];
+        if (a.backward != BackwardKind::bridge)
+            totals[1] += own - 0.5 * squares[1];
+        else if (c.bridge != 0.0)
+            totals[1] += own - 0.5 * static_cast<double>(elements) * log_positive(c.bridge) - 0.5 * squares[1];
+        squares[0] = squares[1] = 0.0;
+    }
+
+    // x to the step's end, f being the force at its start; v is free.
+    __device__ void heun(const Constants<R>& c) {
+        R *stage = noise, *there = v;
+        each([&](int e) { stage[e] = fma(c.dt, f[e], x[e]); });
+        forces<Want::forces>(stage, there, false, 0);
+        each([&](int e) { x[e] = fma(c.half, f[e] + there[e], x[e]); });
+    }
+    __device__ void rk4(const Constants<R>& c) {
+        R *stage = noise, *sum = v;
+        for (int k = 0; k < 3; ++k) {
+            const R* slope = k == 0 ? f : k == 1 ? sum : extra;
+            each([&](int e) {
+                if (k == 2) sum[e] += extra[e];
+                stage[e] = fma(k == 2 ? c.dt : c.half, slope[e], x[e]);
+            });
+            forces<Want::forces>(stage, k == 0 ? sum : extra, false, 0);
         }
-        __syncthreads();
-        const bool record = a.record_every > 0 && (a.phase + done) % a.record_every == 0;
-        double energy = 0.0;
-        if (record)
-            energy = forces<true>(p, x, f, partial, count, threads);
-        else
-            forces<false>(p, x, f, partial, count, threads);
-        if (a.integrator != kEulerMaruyama) {
-            __syncthreads();
-            for (int e = threadIdx.x; e < elements; e += threads) v[e] = fma(half, f[e] * inverse_mass[e / D], v[e]);
-        }
-        if (record) {
-            R* to = static_cast<R*>(a.frames) + (frame * a.atoms + first) * D;
-            for (int e = threadIdx.x; e < elements; e += threads) to[e] = x[e];
+        each([&](int e) { x[e] = fma(c.sixth, fma(R(2), sum[e], f[e]) + extra[e], x[e]); });
+    }
+
+    __device__ void run() {
+        const bool moves_v = a.kind == IntegratorKind::velocity_verlet || a.kind == IntegratorKind::baoab;
+        const bool random = (a.kind == IntegratorKind::baoab || a.kind == IntegratorKind::euler_maruyama) &&
+                            !(kAll && a.path != nullptr);
+        const StepConstants* constants = a.constants + (a.columns == 1 ? 0 : system);
+        Constants<R> c(constants[0]);
+        const bool with_log_probs = kAll && a.log_probs != nullptr;
+        if (with_log_probs) start_log_probs();
+        force_here(false, random && a.steps > 0, step);
+        int64_t frame = 0;
+        for (int64_t done = 1; done <= a.steps; ++done) {
+            const bool record = a.record_every > 0 && (a.phase + done) % a.record_every == 0, more = done < a.steps;
+            if (kAll && a.rows > 1) c = Constants<R>(constants[(done - 1) * a.columns]);
+            if (moves_v)
+                verlet_or_baoab(c);
+            else if (a.kind == IntegratorKind::euler_maruyama)
+                euler_maruyama(c, done);
+            else if (kAll && a.kind == IntegratorKind::heun)
+                heun(c);
+            else if (kAll)
+                rk4(c);
+            double energy = 0.0;
+            if (more || record || moves_v || with_log_probs)
+                energy = force_here(record, random && more, step + static_cast<uint32_t>(done));
+            if (moves_v) half_kick(c);
+            if (with_log_probs) {
+                if (!moves_v) backward(c);
+                add_log_probs(c);
+            }
+            if (!record) continue;
+            R* to = static_cast<R*>(a.frames) + (frame * a.field.atoms + first) * D;
+            each([&](int e) { to[e] = x[e]; });
             if (threadIdx.x == 0) static_cast<R*>(a.energies)[frame * a.systems + system] = static_cast<R>(energy);
             ++frame;
         }
+        if (a.x != nullptr) each([&](int e) { static_cast<R*>(a.x)[first * D + e] = x[e]; });
+        const R* still = static_cast<const R*>(a.v_in) + first * D;
+        if (a.v != nullptr) each([&](int e) { static_cast<R*>(a.v)[first * D + e] = moves_v ? v[e] : still[e]; });
+        if (!with_log_probs || threadIdx.x != 0) return;
+        a.log_probs[system] = totals[0];
+        a.log_probs[a.systems + system] = totals[1];
+    }
+    __device__ void start_log_probs() {
+        totals[0] = a.log_probs_in[system];
+        totals[1] = a.log_probs_in[a.systems + system];
+        double logs[1] = {0.0};
+        if (a.kind == IntegratorKind::baoab)
+            each([&](int e) { logs[0] += log_positive(static_cast<double>(sqrt(inverse_mass[e / D]))); });
+        join(logs);
+        log_masses = logs[0];
+        squares[0] = squares[1] = 0.0;
+    }
+};
+
+template <class R, int D, bool kAll>
+__global__ void __launch_bounds__(kMostThreads, 2) trajectory(const CudaTrajectory a) {
+    const int64_t system = blockIdx.x, first = a.system_ptr[system], size = a.system_ptr[system + 1] - first;
+    // Offsets that the host could not read: rows that no valid system covers stay NaN, as the launcher set them.
+    if (first < 0 || size < 0 || size > a.largest || first + size > a.field.atoms) return;
+    const int count = static_cast<int>(size), elements = count * D, threads = threads_of(size);
+    if (static_cast<int>(threadIdx.x) >= threads) return;  // whole warps, so that none waits for them
+
+    extern __shared__ double shared[];
+    __shared__ CudaTerms<R> terms;
+    __shared__ PeriodicBox<R, D> box;
+    const bool periodic = a.field.boxes > 0;
+    if (threadIdx.x == 0) {
+        terms.read(a.field);
+        const int64_t at = (a.field.boxes == 1 ? 0 : system) * D * D;
+        if (periodic) box.read(a.field.cell + at, a.field.inverse + at);
+    }
+    const size_t each = array_size(a.largest, D);
+    R *x = reinterpret_cast<R*>(shared + 2 * kWarps), *v = x + each, *f = v + each, *noise = f + each;
+    const bool moves_v = a.kind == IntegratorKind::velocity_verlet || a.kind == IntegratorKind::baoab;
+    for (int e = threadIdx.x; e < elements; e += threads) {
+        x[e] = static_cast<const R*>(a.x_in)[first * D + e];
+        if (moves_v) v[e] = static_cast<const R*>(a.v_in)[first * D + e];
     }
     __syncthreads();
-    for (int e = threadIdx.x; e < elements; e += threads) {
-        x_out[e] = x[e];
-        v_out[e] = v[e];
-    }
+    const bool on_path = kAll && a.path != nullptr;
+    const int32_t* types =
+        a.field.type_count > 1 ? reinterpret_cast<const int32_t*>(a.field.ready + a.field.types_at) + first : nullptr;
+    Walk<R, D, kAll> walk = {a,
+                             {terms, kAll ? types : nullptr, periodic ? &box : nullptr, x, nullptr, count, 0.0},
+                             system,
+                             first,
+                             elements,
+                             threads,
+                             shared,
+                             x,
+                             v,
+                             f,
+                             noise,
+                             noise + each,
+                             static_cast<const R*>(a.inverse_masses) + first,
+                             on_path ? NoiseKey{} : noise_key(a.seed[system * a.seed_stride], kStreamKick),
+                             on_path ? 0 : a.sample_ids[system],
+                             on_path ? 0 : static_cast<uint32_t>(*a.step)};
+    walk.run();
 }
 
-template <class R, int D>
-cudaError_t launch(const CudaTrajectory& a) {
-    const size_t bytes = shared_bytes(a.largest, D, sizeof(R));
+// The constants of each step: exp() and expm1() come from CUDA's library, whose last bits are its own.
+__global__ void make_constants(const CudaTrajectory a) {
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < a.rows * a.columns) a.constants[i] = step_constants(a.kind, a.coefficients + i * kCoefficients);
+}
+
+template <class R, int D, bool kAll>
+cudaError_t walk_all(const CudaTrajectory& a) {
+    const size_t bytes = shared_bytes(a);
     if (bytes > 48 * 1024) {
-        const cudaError_t grown = cudaFuncSetAttribute(trajectory<R, D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                       static_cast<int>(bytes));
+        const cudaError_t grown = cudaFuncSetAttribute(
+            trajectory<R, D, kAll>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
         if (grown != cudaSuccess) return grown;
     }
-    trajectory<R, D>
-        <<<static_cast<unsigned>(a.systems), threads_for_all(a.largest), bytes, static_cast<cudaStream_t>(a.stream)>>>(
-            a);
-    return cudaGetLastError();
+    return launch(trajectory<R, D, kAll>, a.systems, threads_for_all(a.largest), bytes, a.stream, a);
+}
+
+bool needs_all(const CudaTrajectory& a) {
+    bool all = a.field.type_count > 1 || a.rows > 1 || a.log_probs != nullptr || a.path != nullptr ||
+               a.kind == IntegratorKind::heun || a.kind == IntegratorKind::rk4;
+    for (int t = 0; t < a.field.terms; ++t) all = all || a.field.kinds[t] >= kBonds;
+    return all;
+}
+template <class R, int D>
+cudaError_t walk_for(const CudaTrajectory& a) {
+    return needs_all(a) ? walk_all<R, D, true>(a) : walk_all<R, D, false>(a);
 }
 
 }  // namespace
 
 const char* launch_trajectory(const CudaTrajectory& a) {
     if (a.systems == 0) return nullptr;
-    int before = 0;
-    cudaError_t status = cudaGetDevice(&before);
-    if (status == cudaSuccess && before != a.device) status = cudaSetDevice(a.device);
-    if (status == cudaSuccess) {
-        if (a.dim == 3)
-            status = a.fp64 ? launch<double, 3>(a) : launch<float, 3>(a);
-        else
-            status = a.fp64 ? launch<double, 2>(a) : launch<float, 2>(a);
-    }
-    if (before != a.device) cudaSetDevice(before);
-    return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
+    const char* wrong = prepare_field(a.field, a.fp64, a.device, a.stream);
+    if (wrong != nullptr) return wrong;
+    const OnDevice here(a.device);
+    cudaError_t status = here.status();
+    if (status == cudaSuccess) status = launch(make_constants, (a.rows * a.columns + 127) / 128, 128, 0, a.stream, a);
+    if (status != cudaSuccess) return message(status);
+    if (a.field.dim == 3) return message(a.fp64 ? walk_for<double, 3>(a) : walk_for<float, 3>(a));
+    return message(a.fp64 ? walk_for<double, 2>(a) : walk_for<float, 2>(a));
 }
 
 }  // namespace gm

@@ -3,7 +3,8 @@
 
 #include <cstdint>
 
-#include "dynamics/field.h"
+#include "dynamics/dynamics.h"
+#include "dynamics/field_cuda.h"
 
 namespace gm {
 
@@ -11,21 +12,22 @@ struct CudaTrajectory {
     bool fp64;
     int device;
     void* stream;
-    int64_t systems, atoms, dim, largest;
-    int32_t terms, kinds[plain::kMostTerms];
-    const double* parameters;
-    int64_t boxes;
-    const double *cell, *inverse;
-    int64_t integrator;  // 0 velocity Verlet, 1 BAOAB, 2 Euler-Maruyama
-    const double* coefficients;
-    int64_t coefficient_rows;
+    int64_t systems, largest;
+    CudaField field;
+    IntegratorKind kind;
+    BackwardKind backward;
+    const double* coefficients;  // [rows, columns, 5]
+    int64_t rows, columns;
+    StepConstants* constants;  // [rows, columns], made of them by the call
     const int64_t* system_ptr;
-    const int64_t *seed, *sample_ids, *step;
+    const int64_t *seed, *sample_ids, *step;  // unread where the states are a path's
     int64_t seed_stride;
     int64_t steps, record_every, phase;
-    const void* inverse_masses;
-    const void *x_in, *v_in;
-    void *x, *v, *frames, *energies;
+    const void *inverse_masses, *x_in, *v_in;  // masses and velocities unread for Euler-Maruyama, Heun and RK4
+    const void *pin, *path;                    // or nullptr
+    const double* log_probs_in;                // [2, S], or nullptr
+    double* log_probs;
+    void *x, *v, *frames, *energies;  // x and v nullptr where they are not wanted
 };
 
 // Queues all steps of all systems on the stream; gives what went wrong, or nullptr.

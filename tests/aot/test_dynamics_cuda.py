@@ -1,46 +1,93 @@
-"""The CUDA trajectory kernel compiled with no GPU: within its registers, nothing approximate, no torch in it."""
+"""The CUDA kernels of dynamics compiled with no GPU: within their registers, nothing approximate, no torch in them."""
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from tests.aot.compiling import ARCHITECTURES, CSRC, NVCC_FLAGS, nvcc_ptx, unpromised_instructions
 
-SOURCE = CSRC / "dynamics" / "trajectory_cuda.cu"
-KERNELS = 4  # float and double, in 2 and 3 dimensions
+# (registers, bytes spilled) that a thread may have, by source and kernel. 128 registers leave two blocks of 256 threads
+# a multiprocessor, or four of 128.
+BUDGETS = {
+    "field_cuda": {"prepare": (64, 0)},
+    "trajectory_cuda": {
+        # without types, bonds, splines and log-probabilities; what is spilled is a step's constants, less than a line
+        # of cache a thread
+        "trajectory plain": (128, 64),
+        # with all of them the constants and the sums of log-probabilities are spilled, and are used once a step
+        "trajectory": (128, 256),
+        "make_constants": (64, 0),
+    },
+    "energy_cuda": {
+        "per_atom": (128, 64), "sum_energies": (64, 0), "sum_systems": (64, 0),
+        "per_system": (128, 64),  # a block of 256 threads a system
+    },
+}  # fmt: skip
+# exp(), expm1() and sqrt() of a step's constants come from CUDA's own library, which fuses and seeds divisions.
+OWN_LIBRARY = ("make_constants",)
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_registers_and_spills(architecture, tmp_path):
-    command = ["nvcc", *NVCC_FLAGS, f"-arch=sm_{architecture}", "-Xptxas=-v", f"-I{CSRC}", "-c", str(SOURCE)]
-    done = subprocess.run(
-        [*command, "-o", str(tmp_path / "kernel.o")], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
+def kernel_of(mangled: str) -> str:
+    name = next(n for budgets in BUDGETS.values() for n in budgets if re.search(rf"\d{n.split()[0]}[IE]", mangled))
+    return "trajectory plain" if name == "trajectory plain" and mangled.endswith(PLAIN) else name.split()[0]
+
+
+PLAIN = "Lb0EEEvNS_14CudaTrajectoryE"
+
+
+@functools.cache
+def compiled(name: str, architecture: int) -> tuple[str, str]:
+    """What ptxas says and the PTX, of one compilation."""
+    folder = Path(tempfile.mkdtemp(prefix="gmkern_aot"))
+    command = ["nvcc", *NVCC_FLAGS, f"-arch=sm_{architecture}", "-Xptxas=-v", f"-I{CSRC}", "--keep", "-cubin",
+               str(CSRC / "dynamics" / f"{name}.cu"), "-o", "kernel.cubin"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stderr, done.stderr
-    registers = [int(n) for n in re.findall(r"Used (\d+) registers", done.stderr)]
-    spilled = [int(n) for n in re.findall(r"(\d+) bytes spill stores", done.stderr)]
-    assert len(registers) == len(spilled) == KERNELS
-    # 128 registers leave two blocks of 256 threads a multiprocessor; what is spilled (constants of the step, before the
-    # first one) is less than a line of cache a thread
-    assert max(registers) <= 128
-    assert max(spilled) <= 64
+    ptx = next(folder.glob("*.ptx")).read_text()
+    shutil.rmtree(folder)
+    return done.stderr, ptx
 
 
+needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+
+
+@needs_nvcc
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_nothing_is_approximate_and_only_written_products_are_fused(architecture, tmp_path):
-    """exp(), expm1() and sqrt() of a step's constants come from CUDA's own library, which fuses and seeds divisions."""
-    text = SOURCE.read_text()
-    constants = r"keep = static_cast<R>\(::exp.*?c\[1\]\)\);"
-    assert len(re.findall(constants, text, flags=re.S)) == 1
-    ptx = nvcc_ptx(re.sub(constants, "keep = static_cast<R>(c[1]);", text, flags=re.S), architecture, tmp_path)
-    assert {i.split(".")[0] for i in unpromised_instructions(ptx)} == {"fma"}
-    assert not [i for i in unpromised_instructions(ptx) if "approx" in i or "ftz" in i]
+@pytest.mark.parametrize("name", BUDGETS)
+def test_registers_and_spills(name, architecture):
+    said, _ = compiled(name, architecture)
+    assert "warning" not in said, said
+    found = re.findall(
+        r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores.*?Used (\d+) registers", said, flags=re.S
+    )
+    assert {kernel_of(mangled) for mangled, _, _ in found} == set(BUDGETS[name])
+    for mangled, spilled, registers in found:
+        most_registers, most_spilled = BUDGETS[name][kernel_of(mangled)]
+        assert int(registers) <= most_registers, mangled
+        assert int(spilled) <= most_spilled, mangled
+
+
+@needs_nvcc
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", BUDGETS)
+def test_nothing_is_approximate_only_written_products_are_fused_and_no_sum_is_atomic(name, architecture):
+    _, ptx = compiled(name, architecture)
+    entries = ptx.split(".entry ")[1:]
+    assert len(entries) >= 2
+    for entry in entries:
+        if kernel_of(re.match(r"\w+", entry)[0]) in OWN_LIBRARY:
+            continue
+        unpromised = unpromised_instructions(entry)
+        assert {i.split(".")[0] for i in unpromised} <= {"fma"}
+        assert not [i for i in unpromised if "approx" in i or "ftz" in i]
+        assert not re.search(r"\b(atom|red)\.", entry)
 
 
 NOISE = """
@@ -62,14 +109,15 @@ def test_the_kicks_beside_the_fields_stay_exact(architecture, tmp_path):
     assert unpromised_instructions(nvcc_ptx(NOISE, architecture, tmp_path)) == []
 
 
-def test_the_source_includes_no_torch():
-    seen, queue = set(), ["dynamics/trajectory_cuda.cu"]
+@pytest.mark.parametrize("name", BUDGETS)
+def test_the_sources_include_no_torch(name):
+    seen, queue = set(), [f"dynamics/{name}.cu"]
     while queue:
-        name = queue.pop()
-        if name in seen or not (CSRC / name).exists():
+        header = queue.pop()
+        if header in seen or not (CSRC / header).exists():
             continue
-        seen.add(name)
-        includes = re.findall(r'#include [<"]([^>"]+)[>"]', (CSRC / name).read_text())
-        assert not [i for i in includes if i.startswith(("torch", "ATen", "c10"))], name
+        seen.add(header)
+        includes = re.findall(r'#include [<"]([^>"]+)[>"]', (CSRC / header).read_text())
+        assert not [i for i in includes if i.startswith(("torch", "ATen", "c10"))], header
         queue += includes
-    assert "common/noise.h" in seen
+    assert "dynamics/field.h" in seen

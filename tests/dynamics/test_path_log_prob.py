@@ -187,14 +187,15 @@ def test_the_op_is_well_behaved():
     arguments = (
         frames, torch.tensor([0, 1, 4]), torch.empty(0, dtype=torch.int64), [0], [6],
         torch.tensor([1.0, 1.0, 0.0, 0.0, math.inf, 0.0]).double().requires_grad_(), none, none,
-        torch.tensor([[[0.1, 0, 0, 1.0, 0.5]]], dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64), 3,
+        torch.tensor([[[0.1, 0, 0, 1.0, 0.5]]], dtype=torch.float64), 3, torch.zeros(2, 2, dtype=torch.float64), 3,
         frames[0],
     )  # fmt: skip
     torch.library.opcheck(ops.path_log_prob, arguments)
     for at, bad, name in [
         (0, frames[:0], "frames"), (8, arguments[8][..., :4].contiguous(), "coefficients"),
-        (8, arguments[8].expand(3, 1, 5).contiguous(), "coefficients"), (9, arguments[9][:, :1], "log_probs"),
-        (10, 4, "backward"), (11, frames[0, :2], "pin"), (11, frames[0].double(), "pin"),
+        (8, arguments[8].expand(3, 1, 5).contiguous(), "coefficients"), (9, 2, "largest"),
+        (10, arguments[10][:, :1], "log_probs"), (11, 4, "backward"), (12, frames[0, :2], "pin"),
+        (12, frames[0].double(), "pin"),
     ]:  # fmt: skip
         with pytest.raises(RuntimeError, match=f"gmkern: {name}"):
             ops.path_log_prob(*arguments[:at], bad, *arguments[at + 1 :])

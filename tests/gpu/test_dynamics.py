@@ -9,7 +9,7 @@ import torch
 
 import gmkern
 from gmkern._backend import has_cuda
-from gmkern.dynamics import BAOAB, EulerMaruyama, Harmonic, Heun, LennardJones, VelocityVerlet, simulate
+from gmkern.dynamics import BAOAB, RK4, EulerMaruyama, Harmonic, Heun, LennardJones, VelocityVerlet, simulate
 from tests.dynamics.truth import cloud, lattice, stationary_baoab
 
 pytestmark = [
@@ -18,7 +18,8 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("integrator", [VelocityVerlet(0.003), BAOAB(0.003, 0.5, 2.0), EulerMaruyama(3e-4, 1.0)])
+@pytest.mark.parametrize("integrator", [VelocityVerlet(0.003), BAOAB(0.003, 0.5, 2.0), EulerMaruyama(3e-4, 1.0),
+                                        Heun(3e-4), RK4(3e-4)], ids=lambda i: type(i).__name__)  # fmt: skip
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("n", "dim"), [(1, 3), (7, 2), (32, 3), (65, 3), (300, 3)])
 def test_against_the_reference_and_the_cpu(integrator, dtype, n, dim):
@@ -100,8 +101,9 @@ def test_other_streams_and_what_the_kernel_does_not_serve():
     with torch.cuda.stream(torch.cuda.Stream()):
         there = simulate(LennardJones(), x, **kw).positions
     assert torch.equal(there, simulate(LennardJones(), x, **kw).positions)
-    with pytest.raises(ValueError, match="cuda: takes VelocityVerlet, BAOAB and EulerMaruyama, got Heun"):
-        simulate(LennardJones(), x, integrator=Heun(1e-4), steps=1, backend="cuda")
     with pytest.raises(ValueError, match="cuda: takes systems of up to"):
         simulate(LennardJones(), torch.rand(20_000, 3, device="cuda"), **kw, backend="cuda")
-    assert simulate(LennardJones(), x, integrator=Heun(1e-4), steps=1).positions.is_cuda  # the reference serves
+    four = torch.rand(2, 5, 4, device="cuda")
+    with pytest.raises(ValueError, match="cuda: takes positions of dimension 2 or 3, got 4"):
+        simulate(Harmonic(), four, **kw, backend="cuda")
+    assert simulate(Harmonic(), four, **kw).positions.is_cuda  # the reference serves

@@ -12,9 +12,10 @@ from gmkern import _backend, _validate
 from gmkern.dynamics.egnn import EGNN
 from gmkern.dynamics.energy import ops, reference
 from gmkern.dynamics.fields import HARMONIC, Packed, Potential
-from gmkern.dynamics.systems import Model, model_of, positions_of, systems_of
+from gmkern.dynamics.systems import Model, Systems, model_of, positions_of, systems_of
 
 _MOST_TERMS = 8  # csrc/dynamics/field.h
+_MOST_NUMBERS = (1 << 31) - 1  # of positions: csrc/dynamics/batch_cuda.h
 
 
 class EnergyAndForces(NamedTuple):
@@ -49,9 +50,9 @@ def energy_and_forces(
     cell : periodic boxes as row vectors, [D, D] or [S, D, D], in any shape (triclinic too). Each pair takes its nearest
         image, so each pair term needs a cutoff of at most half the distance between the cell's closest faces.
     pbc : which of the cell's vectors repeat: a bool, or D of them.
-    backend : None, "cpu" or "reference". None takes the C++ kernels ("cpu": CPU tensors, terms between atoms in
-        2 or 3 dimensions, up to 8 terms), else the plain-PyTorch "reference", which serves every
-        call.
+    backend : None, "cpu", "cuda" or "reference". None takes the C++ kernels ("cpu": CPU tensors, terms between atoms in
+        2 or 3 dimensions, up to 8 terms), on CUDA tensors the CUDA kernels ("cuda": 2 or 3 dimensions, up to 8 terms),
+        else the plain-PyTorch "reference", which serves every call.
 
     Returns
     -------
@@ -64,12 +65,13 @@ def energy_and_forces(
     Notes
     -----
     Two atoms at one point have forces that are not finite (inf or NaN) where a pair term reaches, and only their own
-    system has. A pair force is a sum over the system's other atoms in their order: the same bits alone or in any batch,
-    order or thread count on "cpu". Differentiable twice, energies and forces, in the positions and in the field's
-    tensor parameters: on "cpu" the first derivatives are one compiled sweep, the second are plain PyTorch, with memory
-    for all pairs at once; the reference is differentiable without limit. Not in a cutoff, nor in the range of a
-    ``SoftSphere`` or ``WCA``, where there is nothing to move. Works under ``torch.compile`` when called as
-    ``torch.ops.gmkern.energy_and_forces``; this function reads values, to check them.
+    system has. A pair force is a sum over the system's other atoms in their order: the same bits alone or in any
+    batch, order or thread count on "cpu" and on "cuda". Differentiable twice, energies and forces, in the positions
+    and in the field's tensor parameters: on "cpu" and "cuda" the first derivatives are one compiled sweep, the second
+    are plain PyTorch, with memory for all pairs at once; the reference is differentiable without limit. Not in a
+    cutoff, nor in the range of a ``SoftSphere`` or ``WCA``, where there is nothing to move. Works under
+    ``torch.compile`` when called as ``torch.ops.gmkern.energy_and_forces``; this function reads values, to check
+    them.
 
     Examples
     --------
@@ -92,9 +94,13 @@ def energy_and_forces(
     chosen = _backend.choose(
         "energy_and_forces",
         backend,
-        [("cpu", _backend.on_cpu(x.device) or why_not_compiled(model.field, systems.dim)), ("reference", None)],
+        [
+            ("cpu", _backend.on_cpu(x.device) or why_not_compiled(model.field, systems.dim)),
+            ("cuda", _backend.on_cuda(x.device) or why_not_cuda(model.field, systems)),
+            ("reference", None),
+        ],
     )
-    if chosen == "cpu":
+    if chosen != "reference":
         _validate.no_tangents("energy_and_forces", x, model.field.parameters)
         energy, forces = ops.energy_and_forces(systems.flat(x), *model.arguments)
         return EnergyAndForces(energy, forces.reshape(x.shape))
@@ -114,6 +120,15 @@ def evaluator(model: Model, compiled: bool) -> Callable[[Tensor], tuple[Tensor, 
         return energy, systems.padded(forces)
 
     return evaluate
+
+
+def why_not_cuda(field: Packed, systems: Systems) -> str | None:
+    """Why the CUDA kernels cannot serve a potential, or None."""
+    if systems.dim not in (2, 3):
+        return f"takes positions of dimension 2 or 3, got {systems.dim}"
+    if systems.atoms * systems.dim > _MOST_NUMBERS:
+        return f"takes fewer than 2^31 coordinates, got {systems.atoms * systems.dim}"
+    return why_not_compiled(field, systems.dim)
 
 
 def why_not_compiled(field: Packed, dim: int) -> str | None:

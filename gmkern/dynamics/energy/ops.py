@@ -101,7 +101,7 @@ def _double_backward(
     again_differentiable = torch.is_grad_enabled()
     x, by_energy, by_forces, p = starts(positions, grad_energy, grad_forces, parameters)
     with torch.enable_grad():
-        padded = torch.where(inside[..., None], x[rows], torch.zeros((), dtype=x.dtype))
+        padded = torch.where(inside[..., None], x[rows], torch.zeros((), dtype=x.dtype, device=x.device))
         own = types[rows] if types.numel() else None
         energy, forces = reference.energy_and_forces(padded, inside, own, kinds, sizes, p, cell, inverse)
         total = (energy * by_energy).sum() + (forces[inside] * by_forces).sum()

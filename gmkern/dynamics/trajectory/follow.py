@@ -15,9 +15,9 @@ from gmkern import random as noise_contract
 from gmkern.dynamics.egnn import EGNN
 from gmkern.dynamics.egnn.api import Bound
 from gmkern.dynamics.energy import ops as energy_ops
-from gmkern.dynamics.energy.api import energy_and_forces, evaluator, why_not_compiled
-from gmkern.dynamics.fields import BONDS, LEARNED, Potential, VectorField
-from gmkern.dynamics.integrators import BAOAB, BAOAB_KIND, EULER_MARUYAMA, VELOCITY_VERLET, Integrator
+from gmkern.dynamics.energy.api import energy_and_forces, evaluator, why_not_compiled, why_not_cuda
+from gmkern.dynamics.fields import Potential, VectorField
+from gmkern.dynamics.integrators import BAOAB, BAOAB_KIND, EULER_MARUYAMA, RK4_KIND, Integrator
 from gmkern.dynamics.systems import Model, Systems, masses_of, model_of, no_gradient, systems_of
 from gmkern.dynamics.trajectory import ops
 from gmkern.dynamics.trajectory.densities import BRIDGE, KINDS, SAME_DRIFT, Backward, Force
@@ -28,6 +28,8 @@ from gmkern.dynamics.trajectory.slices import scored, sliced
 from gmkern.dynamics.trajectory.step_ops import kernels_of
 
 Field = Potential | VectorField | EGNN
+
+_BLOCK_BYTES = 4096  # of shared memory, for sums and the potential's terms
 
 LAST_STEP = (1 << 32) - 1  # of the noise contract; never a step of a run: its noise starts BAOAB's velocities
 
@@ -165,15 +167,16 @@ def _follow_potential(
     why_not = why_not_compiled(model.field, systems.dim)
     if backward is not None and not isinstance(backward, str):
         why_not = "takes the forward field alone, got a field for backward"
-    on_cuda = _backend.on_cuda(x.device) or why_not or _why_not_cuda(integrator, run, model, x, trains)
+    loops = trains and path is None and not run.detach_path  # around the compiled forces
+    on_cuda = _backend.on_cuda(x.device) or why_not or why_not_cuda(model.field, systems)
+    if on_cuda is None and not loops:
+        on_cuda = _too_large_for_cuda(integrator, systems, x)
     backends = [("cpu", _backend.on_cpu(x.device) or why_not), ("cuda", on_cuda), ("reference", None)]
-    if path is not None:
-        del backends[1]
     compiled = _backend.choose(op, backend, backends) != "reference"
     if compiled and path is not None:
         run = with_backward(run, backward, systems.flat(x), None)
         return scored(ops.path_log_prob, run, path.reshape(-1, systems.atoms, systems.dim).contiguous(), model)
-    if compiled and not (trains and not run.detach_path):
+    if compiled and not loops:
         inverse_masses = 1.0 / masses_of(masses, systems, x)
         start = systems.padded(x)
         each = systems.padded(inverse_masses.reshape(*systems.shape[:-1], 1).expand(systems.shape))
@@ -262,9 +265,7 @@ def _follow_compiled(
         start = systems.flat(x)
         kept = dataclasses.replace(run, record_every=1) if trains else run
         first_energy = None
-        if kept.record_every and x.is_cuda:  # energies alone have no CUDA kernel
-            first_energy = evaluator(model, False)(systems.padded(x))[0]
-        elif kept.record_every:
+        if kept.record_every:
             first_energy = energy_ops.energy_and_forces(start, *model.arguments)[0]
         speeds = None if v is None else systems.flat(systems.unpadded(v))
         out = sliced(ops.simulate, kept, start, speeds, first_energy, inverse_masses, model, seeds, ids)
@@ -325,25 +326,12 @@ def check_log_prob(integrator: Integrator, schedule: Schedule) -> None:
             raise ValueError(f"log_prob: got True with {name} 0, where a step has no density")
 
 
-def _why_not_cuda(integrator: Integrator, run: Run, model: Model, x: Tensor, trains: bool) -> str | None:
-    """Why the CUDA kernel cannot serve this call on x's device, or None."""
-    systems = model.systems
-    if trains:
-        return "has no gradient"
-    if model.field.types > 1 or not {BONDS, LEARNED}.isdisjoint(model.field.kinds):
-        return "takes no types, no bonds and no learnt pairs"
-    if integrator.kind not in (VELOCITY_VERLET, BAOAB_KIND, EULER_MARUYAMA):
-        return f"takes VelocityVerlet, BAOAB and EulerMaruyama, got {type(integrator).__name__}"
-    if run.log_prob:
-        return "gives no log-probabilities"
-    if any(column.shape[0] > 1 for column in run.schedule.columns.values()):
-        return "takes no schedule"
-    if systems.dim not in (2, 3):
-        return f"takes positions of dimension 2 or 3, got {systems.dim}"
-    # four arrays of a system live in a block's shared memory, beside 4 KiB of sums and constants
+def _too_large_for_cuda(integrator: Integrator, systems: Systems, x: Tensor) -> str | None:
+    """Why a block cannot hold each system's state on x's device, or None: csrc/dynamics/trajectory_cuda.cu."""
     properties = torch.cuda.get_device_properties(x.device)
-    room = getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block) - 4096
-    most = room // (4 * systems.dim * x.element_size()) - 4
+    room = getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block) - _BLOCK_BYTES
+    arrays = 5 if integrator.kind == RK4_KIND else 4
+    most = room // (arrays * systems.dim * x.element_size()) - 4
     return None if systems.largest <= most else f"takes systems of up to {most} atoms here, got {systems.largest}"
 
 

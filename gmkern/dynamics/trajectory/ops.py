@@ -64,6 +64,7 @@ def _(
     cell: Tensor,
     inverse: Tensor,
     coefficients: Tensor,
+    largest: int,
     log_probs: Tensor,
     backward: int,
     pin: Tensor,
@@ -78,9 +79,8 @@ def _refuse(ctx: Any, *grads: Tensor) -> None:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    frames, system_ptr, types, ctx.kinds, ctx.sizes, parameters, cell, inverse, coefficients, _, ctx.backward, pin = (
-        inputs
-    )
+    frames, system_ptr, types, ctx.kinds, ctx.sizes, parameters, cell, inverse, coefficients = inputs[:9]
+    ctx.backward, pin = inputs[11:]
     ctx.save_for_backward(frames, system_ptr, types, parameters, cell, inverse, coefficients, pin)
 
 
@@ -127,8 +127,8 @@ def _path_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         sums[1] += grads[1]
         sums[2] += grads[2]
     need = ctx.needs_input_grad
-    kept = {0: sums[0], 5: sums[1], 9: grad, 11: sums[2]}
-    return tuple(kept[i] if i in kept and need[i] else None for i in range(12))
+    kept = {0: sums[0], 5: sums[1], 10: grad, 12: sums[2]}
+    return tuple(kept[i] if i in kept and need[i] else None for i in range(13))
 
 
 torch.library.register_autograd("gmkern::simulate", _refuse)

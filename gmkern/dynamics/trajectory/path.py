@@ -60,7 +60,7 @@ def path_log_prob(
     start_step : the number of the path's first step, for fields and schedules that change with time.
     checkpoint_every : as in :func:`simulate`.
     progress : whether to draw a bar, on a terminal alone (needs rich).
-    backend : as in :func:`simulate`; there is no CUDA kernel of this op.
+    backend : as in :func:`simulate`.
 
     Returns
     -------

@@ -82,8 +82,10 @@ def scored(
         began = time.perf_counter()
         log_probs = op(
             frames[done : done + length + 1], *model.arguments,
-            _rows(coefficients, done, length), log_probs, run.backward.kind, pin,
+            _rows(coefficients, done, length), systems.largest, log_probs, run.backward.kind, pin,
         )  # fmt: skip
+        if frames.is_cuda:
+            torch.cuda.synchronize(frames.device)  # as above
         done += length
         run.show(done)
         length = _next_length(length, time.perf_counter() - began)
