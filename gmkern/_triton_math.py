@@ -30,3 +30,18 @@ def tanh(x):
 def sigmoid(x):
     e = tl.exp(-tl.abs(x))  # at most 1, so that nothing overflows
     return tl.where(x < 0.0, e, 1.0) / (1.0 + e)
+
+
+@triton.jit
+def gelu(x):
+    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+
+
+@triton.jit
+def gelu_tanh(x):
+    return 0.5 * x * (1.0 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
+
+
+@triton.jit
+def silu(x):
+    return x * sigmoid(x)

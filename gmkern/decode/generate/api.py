@@ -207,10 +207,18 @@ def _run(
         _check_no_format(weights, "a callable model")
         device = _device(model, prompts)
         return loop.run(loop.CallableSteps(model, device), job, device, backend)
-    chosen = _backend.choose("generate", backend, [("cpu", packed.why_not(model)), ("reference", None)])
+    engines = [("cpu", packed.why_not(model)), ("triton", packed.why_not_on_gpu(model))]
+    chosen = _backend.choose("generate", backend, [*engines, ("reference", None)])
+    place = model.embedding.weight.device
     if chosen == "reference":
         _check_no_format(weights, "backend 'reference'")
-        return _stepped(ReferenceSteps(model), job, model.embedding.weight.device, "reference")
+        return _stepped(ReferenceSteps(model), job, place, "reference")
+    if chosen == "triton":
+        from gmkern.decode.generate import device  # Triton is optional, and slow to import
+
+        if job.mask_fn is None and job.logits_processor is None:
+            return device.run(model, job, weights)
+        return _stepped(device.DeviceSteps(model, weights), job, place, "triton")
     if job.mask_fn is None and job.logits_processor is None:
         return engine.run(model, job, weights)
     return _stepped(engine.EngineSteps(model, weights), job, torch.device("cpu"), "cpu")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gmkern import _backend
 from gmkern._validate import bad
 from gmkern.decode.transformer import ops
 from gmkern.decode.transformer.config import ACTIVATIONS, NORMS, POSITIONS, TransformerConfig
@@ -30,10 +31,27 @@ class Packed(NamedTuple):
 
 
 def why_not(model: Transformer) -> str | None:
-    """Why the engine cannot serve the model, or None."""
+    """Why the engine on the CPU cannot serve the model, or None."""
     for name, parameter in model.named_parameters():
         if parameter.device.type != "cpu":
             return f"takes parameters on the CPU, got {name} on {parameter.device}"
+    return _unread(model)
+
+
+def why_not_on_gpu(model: Transformer) -> str | None:
+    """Why the Triton kernels cannot serve the model, or None."""
+    device = model.embedding.weight.device
+    for name, parameter in model.named_parameters():
+        if parameter.device != device:
+            return f"takes parameters on one device, got {name} on {parameter.device} and others on {device}"
+    if model.config.head_dim > 256:
+        return f"takes head_dim to 256, got {model.config.head_dim}"
+    return _backend.on_triton(device) or _unread(model)
+
+
+def _unread(model: Transformer) -> str | None:
+    """Why an engine cannot read the parameters, or they are not all that the model computes with; or None."""
+    for name, parameter in model.named_parameters():
         if parameter.dtype not in SERVED:
             return f"takes float32, bfloat16 or float16 parameters, got {name} in {parameter.dtype}"
         if parameter.layout != torch.strided or type(parameter.data) is not Tensor:

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gmkern._triton_math import expm1, sigmoid, tanh
+from gmkern._triton_math import expm1, gelu, gelu_tanh, sigmoid, silu, tanh
 from gmkern.random import triton_kernels as noise
 from gmkern.random.streams import LATENT
 from gmkern.random.triton_kernels import noise_block, noise_key, normals_from_words
@@ -40,11 +40,11 @@ def _activated(x, ACTIVATION: tl.constexpr, slope: tl.constexpr):
     elif ACTIVATION == 3:
         return tl.where(x > 0.0, x, slope * expm1(x))
     elif ACTIVATION == 4:
-        return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+        return gelu(x)
     elif ACTIVATION == 5:
-        return 0.5 * x * (1.0 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
+        return gelu_tanh(x)
     elif ACTIVATION == 6:
-        return x * sigmoid(x)
+        return silu(x)
     elif ACTIVATION == 7:
         return tanh(x)
     elif ACTIVATION == 8:
