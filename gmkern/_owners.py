@@ -68,7 +68,7 @@ OWNERS: tuple[Owner, ...] = (
     Owner(
         "decode.generate",
         "cpu",
-        "reference",
+        "triton",
         (
             "fingerprint",
             "pack_transformer",
@@ -78,7 +78,7 @@ OWNERS: tuple[Owner, ...] = (
             "transformer_head",
             "generate_steps",
         ),
-        "the whole step, all layers, in one call; no GPU engine yet",
+        "the whole step, all layers, in one call; on a GPU a graph of a few kernels a layer",
     ),
     Owner("latent.sample", "cpu", "triton", ("latent_mlp",), "noise and products of tiles: one launch"),
     Owner(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import torch
+from _generate_rivals import FOUND, hugging_face
 from torch import Tensor
 
 from gmkern import decode
@@ -79,8 +83,61 @@ def attention(device: torch.device, tiny: bool) -> Case:
     )
 
 
+def _generation(device: torch.device, rows: int, length: int, layers: int, heads: int, width: int, vocab: int) -> Case:
+    """A GPT-2 of random weights, from its first token on; bfloat16 for one row, which is bound by reading weights."""
+    torch.manual_seed(6)
+    dtype = torch.bfloat16 if rows == 1 else torch.float32
+    shape = decode.TransformerConfig(
+        vocab, layers, heads, width, length + 1, norm="layernorm", activation="gelu_tanh", position="learned",
+        qkv_bias=True, bias=True, bos_id=0,
+    )  # fmt: skip
+    model = decode.Transformer(shape).to(device, dtype).requires_grad_(False)
+
+    def run(backend: str | None = None) -> decode.Generation:
+        return decode.generate(model, n=rows, max_new_tokens=length, seed=8, batch_size=rows, backend=backend)
+
+    def check() -> None:
+        ours = run()
+        wide = copy.deepcopy(model).float()
+        tokens = torch.cat([torch.zeros_like(ours.tokens[:, :1]), ours.tokens[:, :-1]], 1)
+        truth = wide(tokens).log_softmax(-1).gather(2, ours.tokens.unsqueeze(2)).squeeze(2)
+        # bfloat16 rounds keys and values, by 2^-9 of numbers of about 1 a layer
+        torch.testing.assert_close(ours.raw_logprobs, truth, rtol=0, atol=0.05 if dtype == torch.bfloat16 else 1e-3)
+        alone = decode.generate(model, n=1, sample_ids=[rows - 1], max_new_tokens=length, seed=8)
+        assert torch.equal(alone.logprobs[0], ours.logprobs[rows - 1]), "a row changes with its batch"
+
+    rivals: dict[str, Callable[[], object]] = {"plain PyTorch": lambda: run("reference")}
+    if FOUND["transformers"] and device.type == "cuda":
+        theirs = hugging_face(model).to(device, dtype).eval()
+        begin = torch.zeros(rows, 1, dtype=torch.int64, device=device)
+        rivals["transformers, static cache, compiled"] = lambda: theirs.generate(
+            begin, attention_mask=torch.ones_like(begin), max_new_tokens=length, do_sample=True, pad_token_id=0,
+            cache_implementation="static",
+        )  # fmt: skip
+    read = sum(p.numel() * p.element_size() for p in model.parameters())
+    return Case(
+        f"B={rows} T={length} L={layers} d={width} V={vocab} {str(dtype).removeprefix('torch.')}",
+        run,
+        check,
+        rivals,
+        moved=read * length if rows == 1 else 0,
+        work=float(rows * length),
+        unit="tokens",
+    )
+
+
+def generate_many(device: torch.device, tiny: bool) -> Case:
+    return _generation(device, *((3, 2, 1, 2, 16, 50) if tiny else (256, 128, 4, 4, 128, 512)))
+
+
+def generate_one(device: torch.device, tiny: bool) -> Case:
+    return _generation(device, *((1, 2, 1, 2, 16, 50) if tiny else (1, 128, 12, 12, 768, 50257)))
+
+
 CASES = {
     "decode.sample": sample,
     "decode.sample filtered": sample_filtered,
     "decode.attention": attention,
+    "decode.generate": generate_many,
+    "decode.generate one row": generate_one,
 }

@@ -111,7 +111,7 @@ def test_arguments(case, quick, generator, monkeypatch):
     }[case]
     got = generate(model, given, backend="triton", batch_size=4, **asked)
     as_reference(got, model, given, **asked)
-    assert 1 < len(set(got.lengths.tolist()))  # some rows ended, some waited for their lanes
+    assert len(set(got.lengths.tolist())) > 1  # some rows ended, some waited for their lanes
 
 
 def test_a_row_depends_on_itself_alone(quick, generator):

@@ -79,8 +79,9 @@ def generate(
         "bfloat16" where all of them are bfloat16 parameters, and "float32" elsewhere: both hold the parameters as they
         are. "bfloat16" and "int8" of wider parameters round them, and draw from the rounded model: int8 to within half
         a step of max |w| / 127 of each output's weights (see docs/generation.md). ``score`` takes the same argument.
-    backend : None, "cpu" (the compiled engine: a Transformer on the CPU in fp32, bf16 or fp16, computed in fp32) or
-        "reference" (plain PyTorch, any device and dtype); for a callable model, the backend of ``decode.sample``.
+    backend : None, "cpu" (the compiled engine: a Transformer on the CPU in fp32, bf16 or fp16, computed in fp32),
+        "triton" (the same on a CUDA device) or "reference" (plain PyTorch, any device and dtype); for a callable model,
+        the backend of ``decode.sample``.
 
     Returns
     -------
@@ -93,9 +94,11 @@ def generate(
 
     Notes
     -----
-    Token i of a row is drawn with step i of stream TOKEN. On "cpu" a row's bits do not depend on the other rows, their
-    order, ``batch_size``, the number of threads or how the work was sliced; for a callable they do not where the
-    callable itself computes each row alone. No gradients. Graph class: no (driven from Python).
+    Token i of a row is drawn with step i of stream TOKEN. On "cpu" and "triton" a row's bits do not depend on the other
+    rows, their order, ``batch_size``, the number of threads or how the work was sliced; for a callable they do not
+    where the callable itself computes each row alone. No gradients. Graph class: no (driven from Python, which waits
+    for a GPU once in 16 steps; a step itself is a CUDA graph, which stays with the model, its cache too, for the next
+    call of the same shape).
 
     Examples
     --------
@@ -141,8 +144,8 @@ def generate_stream(model: Any, prompts: Any = None, **options: Any) -> Iterator
     Yields
     ------
     FinishedRow
-        In the order in which rows end: of rows that end in one slice of the compiled engine (a quarter of a second),
-        threads decide. What a row holds is what :func:`generate` returns for it, to the bit.
+        In the order in which rows end: of rows that end in one slice of the compiled engine (a quarter of a second, or
+        16 steps on a GPU), threads or places decide. What a row holds is what :func:`generate` returns for it.
 
     Raises
     ------
@@ -214,11 +217,11 @@ def _run(
         _check_no_format(weights, "backend 'reference'")
         return _stepped(ReferenceSteps(model), job, place, "reference")
     if chosen == "triton":
-        from gmkern.decode.generate import device  # Triton is optional, and slow to import
+        from gmkern.decode.generate import device as on_device  # Triton is optional, and slow to import
 
         if job.mask_fn is None and job.logits_processor is None:
-            return device.run(model, job, weights)
-        return _stepped(device.DeviceSteps(model, weights), job, place, "triton")
+            return on_device.run(model, job, weights)
+        return _stepped(on_device.DeviceSteps(model, weights), job, place, "triton")
     if job.mask_fn is None and job.logits_processor is None:
         return engine.run(model, job, weights)
     return _stepped(engine.EngineSteps(model, weights), job, torch.device("cpu"), "cpu")

@@ -166,7 +166,8 @@ class Lanes:
         x = self.engine.run(self.cache, token.unsqueeze(1), slot, position)
         logits = self.engine.logits(self.engine.normed(x.squeeze(1)))
         if self.shape.sides == 2:
-            logits = blend(*logits.chunk(2), self.scale[:lanes])
+            conditional, unconditional = logits.chunk(2)
+            logits = blend(conditional, unconditional, self.scale[:lanes])
         history = None if self.history is None else self.history[:lanes]
         noise = self.seed[:lanes], self.sample_id[:lanes], self.step[:lanes]
         drawn = sampler.sample(logits, self.params[:lanes], None, history, *noise)
@@ -275,6 +276,8 @@ def _refuse(lanes: Lanes, lane: int, row: Tensor) -> None:
     even = torch.zeros(1, 2, device=one.device)
     if int(sampler.sample(even, params, None, None, one, one, 0 * one)[0]) < 0:
         raise bad(
-            "params", f"values for row {int(row[lane])} out of their range", "those of SamplingParams, epsilon in [0, 1]"
+            "params",
+            f"values for row {int(row[lane])} out of their range",
+            "those of SamplingParams, epsilon in [0, 1]",
         )
     raise bad("model", f"logits of row {int(row[lane])} that are not finite", "finite logits")

@@ -1,4 +1,4 @@
-"""What follows the draw of a token, in Triton: what was drawn is kept, and each lane moves on or ends, on the device."""
+"""What follows the draw of a token, in Triton: it is kept, and each lane moves on or ends, on the device."""
 
 from __future__ import annotations
 

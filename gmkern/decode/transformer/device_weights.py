@@ -44,9 +44,9 @@ class Layer(NamedTuple):
 class DeviceWeights:
     """embedding, places (learned positions, or None), layers, norm and head.
 
-    What the kernels can read as it lies, a matrix in fp32, bf16 or fp16, is read there; what is put side by side, scaled,
-    computed from other parameters or held in another format is a copy. ``format`` is one of ``packed.FORMATS``; None
-    and "float32" leave the parameters as they are, since kernels widen what they read.
+    A matrix in fp32, bf16 or fp16 is read where it lies; what is put side by side, scaled, computed from other numbers
+    or held in another format is a copy. ``format`` is one of ``packed.FORMATS``; None and "float32" leave parameters as
+    they are, since kernels widen what they read.
     """
 
     def __init__(self, model: Transformer, format: str | None):

@@ -1,0 +1,109 @@
+"""generate on a real GPU: the reference's logits and samples, rows by themselves, graphs that follow the weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from gmkern.decode import Guidance, SamplingParams, Transformer, TransformerConfig, generate
+from tests.decode.small_models import build, prompts, same
+
+pytestmark = pytest.mark.gpu
+
+
+def on_gpu(name="llama", dtype=torch.float32, **more):
+    return build(name, **more).to("cuda", dtype)
+
+
+def engine_logits(model, tokens):
+    """[B, T, V]: a prompt of all but the last two tokens, and then token by token."""
+    from gmkern.decode.transformer.device import DeviceEngine
+
+    engine, (rows, length) = DeviceEngine(model), tokens.shape
+    cache, slots = engine.new_cache(rows, length), torch.arange(rows, dtype=torch.int32, device="cuda")
+    parts = [
+        engine.run(cache, tokens[:, begin:end], slots, torch.full_like(slots, begin))
+        for begin, end in ((0, length - 2), (length - 2, length - 1), (length - 1, length))
+    ]
+    return engine.logits(engine.normed(torch.cat(parts, 1).flatten(0, 1))).unflatten(0, (rows, length))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "qwen3", "neox", "gemma2", "geglu", "relu", "wide"])
+@torch.no_grad()
+def test_logits(name, dtype):
+    model = on_gpu(name, dtype)
+    tokens = torch.randint(0, 17, (40, 30), device="cuda")
+    ours, truth = engine_logits(model, tokens), copy.deepcopy(model).double()(tokens)
+    # float32 throughout, but for keys and values in bfloat16 where the weights are: 2^-9 of each
+    far = (2**-6 if dtype == torch.bfloat16 else 2**-15) * (1 + float(truth.abs().max()))
+    assert float((ours - truth).abs().max()) < far
+    for row in (0, 17, 39):
+        assert torch.equal(engine_logits(model, tokens[row : row + 1])[0], ours[row])
+    assert torch.equal(model.head_weight, copy.deepcopy(model).head_weight)  # read where it lies, and left alone
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_depends_on_itself_alone(dtype, generator):
+    model = Transformer(TransformerConfig(1000, 3, 8, 256, 400, n_kv_heads=2, bos_id=0)).to("cuda", dtype)
+    given = prompts(generator, torch.randint(1, 40, (300,), generator=generator).tolist(), vocab=1000)
+    asked = {"max_new_tokens": 300, "seed": 11, "end_token": list(range(10)), "params": SamplingParams(top_p=0.95)}
+    batch = generate(model, given, **asked)
+    assert same(batch, generate(model, given, batch_size=37, **asked))
+    for row in (0, 100, 299):
+        alone = generate(model, given[row : row + 1], sample_ids=[row], **asked)
+        assert same([field[0] for field in alone], [field[row] for field in batch])
+    other = generate(model, given[:1], sample_ids=[5], **asked)  # the comparison can fail
+    assert not torch.equal(other.tokens[0], batch.tokens[0])
+
+
+@pytest.mark.parametrize("case", ["plain", "penalties", "guided"])
+def test_what_the_reference_draws(case, generator):
+    model = on_gpu()
+    given = prompts(generator, (3, 1, 7, 2, 9, 4))
+    asked = {"max_new_tokens": 20, "seed": 7, "end_token": [4, 5]}
+    asked |= {
+        "plain": {"params": SamplingParams(top_k=torch.tensor([0, 5, 0, 3, 0, 0], device="cuda"), top_p=0.95)},
+        "penalties": {"params": SamplingParams(repetition_penalty=1.5, presence_penalty=0.5), "epsilon": 0.1},
+        "guided": {"guidance": Guidance(1.5, [[2, 3]])},
+    }[case]
+    ours, truth = generate(model, given, **asked), generate(model, given, backend="reference", **asked)
+    for name in ("tokens", "lengths", "finished", "mask"):  # with 17 tokens and this seed no draw is a near tie
+        assert torch.equal(getattr(ours, name), getattr(truth, name)), name
+    torch.testing.assert_close(ours.logprobs, truth.logprobs, rtol=0, atol=1e-3)
+
+
+def test_hooks_siblings_and_graphs_of_changed_weights(generator):
+    model = on_gpu("qwen3")
+    given = prompts(generator, (4, 2))
+    asked = {"max_new_tokens": 40, "seed": 5, "end_token": 3, "num_samples": 20}
+    first = generate(model, given, **asked)
+    legal = lambda tokens, lengths: torch.ones(len(tokens), 17, dtype=torch.bool, device="cuda")  # noqa: E731
+    assert same(generate(model, given, mask_fn=legal, **asked), first)
+    assert same(generate(model, given, **asked), first)  # the graph again
+    with torch.no_grad():
+        model.blocks[0].attention.k.weight.mul_(1.5)
+        model.blocks[0].mlp.down.weight.data.copy_(model.blocks[0].mlp.down.weight * 1.5)
+    second = generate(model, given, **asked)
+    fresh = Transformer(model.config).cuda()
+    fresh.load_state_dict(model.state_dict())
+    assert same(second, generate(fresh, given, **asked))
+    assert not torch.equal(second.logprobs, first.logprobs)
+
+
+def test_flawed_logits_are_named():
+    model = on_gpu()
+    with torch.no_grad():
+        model.head_weight[3] = torch.nan
+    with pytest.raises(ValueError, match="model: got logits of row 0 that are not finite"):
+        generate(model, n=2, max_new_tokens=2, seed=1)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_on_the_second_gpu(generator):
+    model, given = on_gpu(), prompts(generator, (3, 1))
+    one = generate(model, given, max_new_tokens=20, seed=7)
+    two = generate(copy.deepcopy(model).to("cuda:1"), given, max_new_tokens=20, seed=7)
+    assert same(one, [field.to("cuda:0") for field in two])
