@@ -13,7 +13,7 @@ namespace gm {
 
 // One worker leads and hands out tasks; others help while it does. It takes what tasks they do not, so it never waits
 // for one who has not come.
-class Team {
+class SystemTeam {
  public:
     template <class F>
     void work(int64_t worker, const F& lead) {
@@ -23,7 +23,7 @@ class Team {
                 ~End() { over.store(true); }
             } end{over_};
             leader_ = worker;
-            lead(Crew{this, &Team::share});
+            lead(Crew{this, &SystemTeam::share});
             return;
         }
         for (int idle = 0; !over_.load(std::memory_order_acquire);)
@@ -37,7 +37,7 @@ class Team {
     static constexpr int kIdle = 2000;
 
     static void share(void* self, int64_t tasks, Crew::Task task, const void* context) {
-        static_cast<Team*>(self)->run(tasks, task, context);
+        static_cast<SystemTeam*>(self)->run(tasks, task, context);
     }
     void run(int64_t tasks, Crew::Task task, const void* context) {
         task_ = task;
@@ -85,7 +85,7 @@ struct Workers {
         Tensor scratch = torch::stable::empty({teams_ * scratch_size}, dtype);
         R* memory = scratch.mutable_data_ptr<R>();
         if (inside_) {
-            Team team;
+            SystemTeam team;
             parallel_for(0, threads_, 1, [&](int64_t begin, int64_t end) {
                 for (int64_t thread = begin; thread < end; ++thread)
                     team.work(thread, [&](const Crew& crew) {

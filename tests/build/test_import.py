@@ -19,7 +19,7 @@ warnings.simplefilter("error")
 def state():
     return [dict(os.environ), torch.get_num_threads(), str(torch.get_default_dtype()), torch.initial_seed(),
             torch.get_float32_matmul_precision(), torch.is_grad_enabled(), torch.cuda.is_initialized(), list(sys.path)]
-before, begin = state(), time.perf_counter()
+before, begin = state(), time.process_time()
 def children(event, arguments):
     if event in ("subprocess.Popen", "os.system", "os.fork", "os.posix_spawn", "os.exec"):
         started.append(event)
@@ -29,7 +29,7 @@ started, written = [], []
 sys.addaudithook(children)
 import gmkern
 print(json.dumps({
-    "seconds": time.perf_counter() - begin, "changed": [a for a, b in zip(before, state()) if a != b],
+    "seconds": time.process_time() - begin, "changed": [a for a, b in zip(before, state()) if a != b],
     "started": started, "written": written, "modules": sorted({name.split(".")[0] for name in sys.modules})}))
 """
 
@@ -40,7 +40,10 @@ def run(cwd: Path) -> dict:
     return json.loads(text)
 
 
-HEAVY = {"triton", "scipy", "sklearn", "matplotlib", "transformers", "rich", "click", "jinja2", "pandas", "pytest"}
+HEAVY = {
+    "triton", "scipy", "sklearn", "matplotlib", "transformers", "rich", "click", "jinja2", "pandas", "pytest", "PIL",
+    "ase", "peft",
+}  # fmt: skip
 
 
 def test_import_is_quick_and_leaves_no_trace(tmp_path):
@@ -52,7 +55,9 @@ def test_import_is_quick_and_leaves_no_trace(tmp_path):
         assert found["written"] == []
         assert HEAVY.isdisjoint(found["modules"])
         seconds.append(found["seconds"])
-        if seconds[-1] < 0.5:  # beyond torch's own import; another try is for a machine that was busy
+        # Beyond torch's own import, in the processor's time: a busy machine stretches the clock's. Its caches are then
+        # others' too, and files come from the disk: another try.
+        if seconds[-1] < 0.5:
             break
     assert min(seconds) < 0.5
     assert list(tmp_path.iterdir()) == []

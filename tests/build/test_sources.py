@@ -51,7 +51,11 @@ def test_no_file_names_a_machine():
     assert found == []
 
 
-def test_source_archive_holds_what_cmake_names(tmp_path):
+REPOSITORYS_OWN = {".ci/run", ".clang-format", ".gitignore", ".pre-commit-config.yaml"}
+MADE = {"PKG-INFO", "setup.cfg"}  # by setuptools, beside gmkern.egg-info
+
+
+def test_source_archive_holds_what_is_tracked(tmp_path):
     copy = tmp_path / "copy"
     for path in tracked():
         target = copy / path.relative_to(ROOT)
@@ -61,16 +65,21 @@ def test_source_archive_holds_what_cmake_names(tmp_path):
     subprocess.run([sys.executable, "-c", program], cwd=copy, check=True, capture_output=True)
     (archive,) = (copy / "dist").glob("*.tar.gz")
     with tarfile.open(archive) as opened:
-        names = {name.partition("/")[2] for name in opened.getnames()}
-    cmake = (ROOT / "CMakeLists.txt").read_text()
-    sources = set(re.findall(r"csrc/[\w/]+\.(?:cpp|cu)", cmake))
-    sources |= {f"csrc/{name}" for name in re.findall(r"^\s+([\w/]+_body\.inl)", cmake, flags=re.M)}
-    assert len(sources) > 3
-    assert sources - names == set()
-    wanted = {"CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE", "README.md", "gmkern/py.typed"}
-    wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h")}
-    wanted |= {str(path.relative_to(ROOT)) for path in tracked() if path.relative_to(ROOT).parts[0] == "gmkern"}
-    assert wanted - names == set()
+        names = {member.name.partition("/")[2] for member in opened.getmembers() if member.isfile()}
+        made = [opened.extractfile(member) for member in opened.getmembers() if "egg-info/" in member.name]
+        assert not any(str(tmp_path).encode() in text.read() for text in made if text is not None)
+    names -= {name for name in names if name in MADE or name.startswith("gmkern.egg-info/")}
+    assert names == {str(path.relative_to(ROOT)) for path in tracked()} - REPOSITORYS_OWN
+
+
+def test_every_op_runs_without_torch_too():
+    """The driver of tests/native, which the thread sanitizer and other processors run, calls each op of the CPU."""
+    launchers = [path for path in tracked() if path.suffix == ".cpp" and "csrc" in path.parts]
+    ops = {op for path in launchers for op in re.findall(r"m\.impl\(\"(\w+)\"", path.read_text())}
+    told = {"isa", "best_isa", "has_cuda"}  # the library's word on itself
+    assert told < ops
+    cases = "\n".join(path.read_text() for path in (ROOT / "tests" / "native").glob("*.cpp"))
+    assert {op for op in ops - told if f'("{op}")' not in cases} == set()
 
 
 def test_every_source_is_built():

@@ -75,6 +75,18 @@ def test_bodies_share_no_code_between_instruction_sets():
         assert [name for name in visible if not own.match(name)] == [], path.name
 
 
+def disassembly(path: Path) -> str:
+    return subprocess.check_output(["objdump", "-d", "--no-show-raw-insn", str(path)], text=True)
+
+
+def avx(code: str) -> set[str]:
+    """The instructions of AVX and later among a disassembly's: their names begin with v, as few others do."""
+    return set(re.findall(r"^\s*[0-9a-f]+:\t(v\w+)", code, flags=re.M)) - {"verr", "verw"}
+
+
+HAS_SETS = any("4avx2" in name for _, name in symbols(LIBRARY)) if shutil.which("nm") else False
+
+
 @needs_objects
 @pytest.mark.skipif(not any("avx2" in path.name for path in OBJECTS), reason="x86-64 only")
 def test_each_body_is_compiled_for_its_own_instruction_set():
@@ -82,13 +94,20 @@ def test_each_body_is_compiled_for_its_own_instruction_set():
     launchers = sorted((ROOT / "build" / "CMakeFiles" / "gmkern.dir").rglob("*.cpp.o"))
     assert launchers
     for path in [*OBJECTS, *launchers]:
-        code = subprocess.check_output(["objdump", "-d", "--no-show-raw-insn", str(path)], text=True)
+        code = disassembly(path)
         zmm, ymm = "%zmm" in code, "%ymm" in code
         if path.name.endswith("_avx512.cpp.o"):
             assert zmm, path.name
         elif path.name.endswith("_avx2.cpp.o"):
             assert ymm, path.name
             assert not zmm, path.name
+            assert avx(code), path.name
         else:
             assert not zmm, path.name
             assert not ymm, path.name
+            assert avx(code) == set(), path.name
+
+
+@pytest.mark.skipif(HAS_SETS, reason="this library has bodies for AVX: `make baseline` builds one that has none")
+def test_a_library_of_the_baseline_holds_no_avx():
+    assert avx(disassembly(LIBRARY)) == set()

@@ -13,6 +13,8 @@ from sklearn.mixture import GaussianMixture as Sklearn
 
 from gmkern.classical import GaussianMixture
 
+pytestmark = pytest.mark.sanitize
+
 
 def a_mixture(kind, components=4, dim=3, seed=0):
     generator = torch.Generator().manual_seed(seed)

@@ -16,6 +16,8 @@ from gmkern.random import reference as noise
 from gmkern.random.streams import GIBBS
 from gmkern.testing import run_isa, supported_isas, tolerance
 
+pytestmark = pytest.mark.sanitize
+
 
 def machine(visible=4, hidden=3, scale=1.0):
     rbm = RBM(visible, hidden)

@@ -15,6 +15,8 @@ from gmkern._library import ops
 from gmkern.random import reference as noise
 from gmkern.random.streams import CONTEXT
 
+pytestmark = pytest.mark.sanitize
+
 
 def shuffled(count: int, size: int, seed: int, sample_id: int) -> list[int]:
     """A Fisher-Yates shuffle of a list, with Python's own whole numbers."""

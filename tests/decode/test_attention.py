@@ -13,6 +13,8 @@ from gmkern._library import ops
 from gmkern.decode import attention
 from gmkern.testing import run_isa, supported_isas, tolerance
 
+pytestmark = pytest.mark.sanitize
+
 
 def truth(q, k, v, lengths, *, window=None, alibi=None, softcap=None, scale=None):
     """[B, Tq, Hq, D] and [B, Tq, Hq] in NumPy's float64, one query and head at a time."""

@@ -9,6 +9,8 @@ from gmkern.decode.transformer import packed
 from tests.decode.small_models import build, prompts, same
 from tests.decode.transformer_truth import CONFIGS, logits, tolerance
 
+pytestmark = pytest.mark.sanitize
+
 GREEDY = SamplingParams(temperature=0.0)
 
 

@@ -10,6 +10,8 @@ from gmkern.testing import run_isa
 from tests.decode.small_models import NARROW, build, rounded
 from tests.decode.transformer_truth import CONFIGS, logits, tolerance
 
+pytestmark = pytest.mark.sanitize
+
 
 def feed_arguments(model):
     weights = packed.pack(model)

@@ -7,6 +7,8 @@ import torch
 
 from gmkern.decode import KVCache, attention
 
+pytestmark = pytest.mark.sanitize
+
 PAGES = [None, 1, 4, 64]
 
 

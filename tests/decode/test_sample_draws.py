@@ -12,6 +12,8 @@ from gmkern.decode import SamplingParams, sample
 from gmkern.random import TOKEN
 from gmkern.testing import run_isa
 
+pytestmark = pytest.mark.sanitize
+
 MANY = 20_000
 
 

@@ -14,6 +14,8 @@ from gmkern.decode import SamplingParams, sample, token_logprobs
 from gmkern.testing import relative_error, tolerance
 from tests.decode import sample_truth as truth
 
+pytestmark = pytest.mark.sanitize
+
 BACKENDS = ("cpu", "reference")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

@@ -12,6 +12,8 @@ from gmkern._library import ops
 from gmkern.decode import SamplingParams, sample, token_logprobs
 from gmkern.testing import relative_error, tolerance
 
+pytestmark = pytest.mark.sanitize
+
 BACKENDS = ("cpu", "reference")
 FILTERS = {
     "plain": SamplingParams(),

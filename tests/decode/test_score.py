@@ -24,6 +24,8 @@ from gmkern.testing import run_isa
 from tests.decode.small_models import VOCAB, build, prompts
 from tests.decode.transformer_truth import CONFIGS, tolerance
 
+pytestmark = pytest.mark.sanitize
+
 
 def even_or_three(tokens, lengths):
     """Even tokens, and 3 once something was drawn."""

@@ -9,6 +9,8 @@ from gmkern.decode.transformer import ops, packed
 from tests.decode.small_models import NARROW, build, int8_steps, prompts, rounded, same
 from tests.decode.transformer_truth import CONFIGS, logits, tolerance
 
+pytestmark = pytest.mark.sanitize
+
 
 @pytest.mark.parametrize("format", NARROW)
 @pytest.mark.parametrize("name", CONFIGS)

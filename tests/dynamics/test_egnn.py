@@ -25,6 +25,8 @@ from gmkern.dynamics import (
 )
 from gmkern.testing import run_isa, tolerance
 
+pytestmark = pytest.mark.sanitize
+
 F64 = torch.float64
 
 

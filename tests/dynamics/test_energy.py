@@ -16,6 +16,8 @@ from gmkern.dynamics.systems import box_of, systems_of
 from gmkern.testing import relative_error, run_isa, tolerance
 from tests.dynamics.truth import cloud, icosahedron, lennard_jones, truncated_octahedron
 
+pytestmark = pytest.mark.sanitize
+
 TRICLINIC = torch.tensor([[6.0, 0.0, 0.0], [1.5, 5.5, 0.0], [-1.0, 0.8, 5.8]], dtype=torch.float64)
 BACKENDS = ("cpu", "reference")
 

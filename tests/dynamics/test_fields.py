@@ -28,6 +28,8 @@ from gmkern.dynamics import (
 from gmkern.testing import relative_error, run_isa, tolerance
 from tests.dynamics.truth import cloud
 
+pytestmark = pytest.mark.sanitize
+
 BACKENDS = ("cpu", "reference")
 CUT = 2.2
 

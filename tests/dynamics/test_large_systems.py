@@ -18,6 +18,8 @@ from gmkern.dynamics import (
     simulate,
 )
 
+pytestmark = pytest.mark.sanitize
+
 CUTOFF = 2.0
 BOXES = {  # in units of the liquid's side
     "free": None,

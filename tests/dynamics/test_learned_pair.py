@@ -9,6 +9,8 @@ from torch import nn
 from gmkern.dynamics import BAOAB, EulerMaruyama, Harmonic, LearnedPair, LennardJones, energy_and_forces, simulate
 from gmkern.testing import run_isa, supported_isas, tolerance
 
+pytestmark = pytest.mark.sanitize
+
 R_MAX = 2.2
 
 

@@ -9,6 +9,8 @@ import torch
 from gmkern.dynamics import VerletList, neighbor_list
 from gmkern.testing import run_isa, supported_isas
 
+pytestmark = pytest.mark.sanitize
+
 BOXES = ["none", "cubic", "triclinic", "slab", "wire", "small", "flat"]
 
 

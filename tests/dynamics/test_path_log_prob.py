@@ -21,6 +21,8 @@ from gmkern.dynamics import (
 from gmkern.dynamics.trajectory import ops, slices
 from tests.dynamics.truth import cloud
 
+pytestmark = pytest.mark.sanitize
+
 FIELD = LennardJones(cutoff=2.5) + Harmonic(0.3)
 BACKWARD = ["same_drift", "reversed", "brownian", "bridge"]
 STEPS = 7

@@ -27,6 +27,8 @@ from gmkern.dynamics.trajectory import ops, slices
 from gmkern.testing import run_isa
 from tests.dynamics.truth import cloud, lattice, stationary_baoab, stationary_euler_maruyama
 
+pytestmark = pytest.mark.sanitize
+
 INTEGRATORS = [VelocityVerlet(0.003), BAOAB(0.003, 0.5, 2.0), EulerMaruyama(3e-4, 1.0), Heun(3e-4), RK4(3e-4)]
 named = pytest.mark.parametrize("integrator", INTEGRATORS, ids=lambda i: type(i).__name__)
 

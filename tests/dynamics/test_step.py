@@ -10,6 +10,8 @@ from torch.distributions import Normal
 import gmkern.random
 from gmkern.dynamics import EulerMaruyama, VectorField, path_log_prob, simulate
 
+pytestmark = pytest.mark.sanitize
+
 SHAPE = (5, 3, 7)
 
 

@@ -16,6 +16,8 @@ from gmkern.latent.sample.layers import NotLayers, read
 from gmkern.random.streams import LATENT
 from gmkern.testing import relative_error, run_isa, supported_isas, tolerance
 
+pytestmark = pytest.mark.sanitize
+
 
 def stack(widths, activation=nn.GELU, **more):
     parts = []

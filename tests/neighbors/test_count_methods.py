@@ -10,6 +10,8 @@ from gmkern.neighbors import count_within, knn
 from gmkern.testing import run_isa
 from tests.neighbors import test_screened, test_tree
 
+pytestmark = pytest.mark.sanitize
+
 DIRECT, SCREENED, TREE, WORDS = 1, 2, 3, 4
 
 

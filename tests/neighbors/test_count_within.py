@@ -8,6 +8,8 @@ import torch
 
 from gmkern.neighbors import count_within, knn
 
+pytestmark = pytest.mark.sanitize
+
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 7, 16, 40])
 @pytest.mark.parametrize("strict", [False, True])

@@ -12,6 +12,8 @@ from scipy.stats import multivariate_normal
 from gmkern.neighbors import kernel_sum, log_kernel_sum
 from gmkern.testing import run_isa
 
+pytestmark = pytest.mark.sanitize
+
 SCALED = ("rbf", "laplace", "rational_quadratic", "inverse_multiquadric")
 KERNELS = (*SCALED, "energy", "polynomial", "linear")
 WIDTHS = [1, 2, 3, 4, 7, 16, 17, 50]

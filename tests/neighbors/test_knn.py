@@ -9,6 +9,8 @@ import torch
 from gmkern.neighbors import knn
 from gmkern.testing import run_isa, tolerance
 
+pytestmark = pytest.mark.sanitize
+
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 DIMS = (1, 2, 3, 4, 5, 8, 9, 16, 17, 31, 64, 100)
 

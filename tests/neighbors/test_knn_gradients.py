@@ -8,6 +8,8 @@ import torch
 from gmkern.neighbors import knn
 from gmkern.testing import run_isa
 
+pytestmark = pytest.mark.sanitize
+
 METRICS = ("euclidean", "sqeuclidean")
 OTHERS = ("manhattan", "chebyshev", "inner_product", "cosine")
 

@@ -10,6 +10,8 @@ from scipy.spatial.distance import cdist
 from gmkern.neighbors import knn
 from gmkern.testing import run_isa
 
+pytestmark = pytest.mark.sanitize
+
 METRICS = ("manhattan", "chebyshev", "inner_product", "cosine")
 WIDTHS = [1, 2, 3, 4, 7, 16, 17, 70]
 NAMES = {"manhattan": "cityblock", "chebyshev": "chebyshev", "cosine": "cosine"}

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from gmkern.testing import run_isa
 
+pytestmark = pytest.mark.sanitize
+
 DIRECT, SCREENED, WORDS = 1, 2, 4
 
 

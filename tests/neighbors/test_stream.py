@@ -10,6 +10,8 @@ import torch
 
 from gmkern.neighbors import _stream, count_within, kernel_sum, knn, log_kernel_sum
 
+pytestmark = pytest.mark.sanitize
+
 SIZES = (1, 17, 40, 3, 0, 100, 39)
 
 

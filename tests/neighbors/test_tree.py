@@ -10,6 +10,8 @@ from torch import Tensor
 from gmkern.neighbors import knn
 from gmkern.testing import run_isa
 
+pytestmark = pytest.mark.sanitize
+
 DIRECT, TREE = 1, 3
 
 

@@ -14,6 +14,8 @@ import gmkern
 from gmkern.random import reference, streams
 from gmkern.testing import run_isa
 
+pytestmark = pytest.mark.sanitize
+
 KINDS = ("uniform", "normal", "gumbel")
 DTYPES = (torch.float32, torch.float64)
 MASK = (1 << 64) - 1

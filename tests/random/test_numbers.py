@@ -13,6 +13,8 @@ import torch
 import gmkern
 from gmkern.random import reference
 
+pytestmark = pytest.mark.sanitize
+
 mpmath.mp.dps = 50
 host = pytest.importorskip("gmkern._host")
 
