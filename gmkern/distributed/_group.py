@@ -1,8 +1,9 @@
-"""What the collectives share: agreement before work, and rows that travel. Nothing is pickled."""
+"""What the collectives share: agreement before and after work, and rows that travel. Nothing is pickled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from gmkern import _backend, _validate
 from gmkern._validate import ArrayLike
 from gmkern._version import __version__
+from gmkern.metrics._samples import samples
 from gmkern.neighbors import _points
 
 _TEXT = 1024  # bytes of an agreement
@@ -19,30 +21,40 @@ Result = TypeVar("Result")
 
 
 class Group:
-    """A process group as the collectives see it."""
+    """A process group as the collectives see it; ``device`` is where the work is done.
 
-    def __init__(self, name: str, group: dist.ProcessGroup | None, device: torch.device) -> None:
+    ``moves``: whether results travel between ranks, so that the group must have a backend for that device.
+    """
+
+    def __init__(self, name: str, group: dist.ProcessGroup | None, device: torch.device, *, moves: bool = True) -> None:
         if not dist.is_available() or not dist.is_initialized():
             raise RuntimeError(f"{name}: no process group; call torch.distributed.init_process_group first")
         self.name, self.group, self.device = name, group, device
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         if self.rank < 0:
             raise RuntimeError(f"{name}: this process is no member of the group")
+        config = dist.get_backend_config(group)  # such as cpu:gloo,cuda:nccl
+        kinds = [part.split(":")[0] for part in config.split(",")]
+        serves = device.type in kinds or not moves
+        self._unserved = None if serves else f"tensors on {' or '.join(kinds)}, with the group's backends {config}"
+        # Ranks agree where their group always can, wherever each rank's own tensors are.
+        self._agreeing = torch.device("cpu") if "cpu" in kinds else torch.device(kinds[0], torch.cuda.current_device())
 
     def agree(self, check: Callable[[], tuple[Result, str]], *, same_bits: bool) -> Result:
         """What ``check()`` gives, once no rank raised in it and its text is one on all ranks.
 
-        ``same_bits``: whether the ranks must run one instruction set, since the result's bits depend on it.
-        A rank whose check raises raises that; the others raise RuntimeError with its text, so that none waits.
+        ``same_bits``: whether the ranks must run one instruction set, or one model of GPU, since the result's bits
+        depend on it. A rank whose check raises raises that; the others raise RuntimeError with its text: none waits.
         """
         error: Exception | None = None
         try:
+            if self._unserved is not None:
+                raise _validate.bad(self.name, f"tensors on {self.device}", self._unserved)
             result, text = check()
-            kind = f"gmkern {__version__} on {self.device.type}"
-            kind += f" with {_backend.isa()}" if same_bits and self.device.type == "cpu" else ""
-            told = f"+{kind}\n{text}"
-        except (TypeError, ValueError, RuntimeError) as raised:
-            error, told = raised, f"-{raised}"
+            told = f"+gmkern {__version__} on {self._where(same_bits)}\n{text}"
+        except Exception as raised:
+            kind = "" if isinstance(raised, (TypeError, ValueError, RuntimeError)) else f"{type(raised).__name__}: "
+            error, told = raised, f"-{kind}{raised}"
         texts = self._texts(told)
         if error is not None:
             raise error
@@ -56,52 +68,85 @@ class Group:
                 )
         return result
 
+    def settled(self, work: Callable[[], Result]) -> Result:
+        """What ``work()`` gives, once it is done on every rank: an error in one rank's is told to the others."""
+        return self.agree(lambda: (work(), ""), same_bits=False)
+
+    def _where(self, same_bits: bool) -> str:
+        if not same_bits:
+            return self.device.type
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{self.device.type} with {_backend.isa()}"
+
     def _texts(self, text: str) -> list[str]:
         line = torch.zeros(_TEXT, dtype=torch.uint8)
         told = text.encode()[: _TEXT - 1].decode(errors="ignore").encode()
         line[: len(told)] = torch.frombuffer(bytearray(told), dtype=torch.uint8)
-        return [bytes(t.tolist()).rstrip(b"\0").decode() for t in self._gather_all(line.to(self.device))]
-
-    def _gather_all(self, mine: Tensor) -> list[Tensor]:
-        every = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(every, mine.contiguous(), group=self.group)
-        return every
+        return [bytes(t).rstrip(b"\0").decode() for t in self._gathered(line.to(self._agreeing)).tolist()]
 
     def numbers(self, *mine: int) -> list[list[int]]:
         """Every rank's numbers."""
-        return [t.tolist() for t in self._gather_all(torch.tensor(mine, dtype=torch.int64, device=self.device))]
+        return self._gathered(torch.tensor(mine, dtype=torch.int64, device=self._agreeing)).tolist()
 
     def rows_of_all(self, mine: Tensor, counts: list[int]) -> list[Tensor]:
         """Every rank's rows [counts[r], ...], on every rank."""
         padded = _padded(mine, max(counts))
-        return [t[:count] for t, count in zip(self._gather_all(padded), counts, strict=True)]
+        return [t[:count] for t, count in zip(self._gathered(padded), counts, strict=True)]
 
-    def to_owner(self, owner: int, mine: Tensor) -> list[Tensor] | None:
-        """Tensors of one shape from every rank, in the order of ranks, at the rank that owns them; None elsewhere."""
-        every = [torch.empty_like(mine) for _ in range(self.size)] if self.rank == owner else None
-        dist.gather(mine.contiguous(), every, dst=self._global(owner), group=self.group)
+    def _gathered(self, mine: Tensor) -> Tensor:
+        """Every rank's tensor [R, ...], of one shape on all; it travels as bytes, which every backend takes."""
+        every = mine.new_empty((self.size, *mine.shape))
+        if mine.numel():
+            with self._together():
+                dist.all_gather(list(_bytes(every).chunk(self.size)), _bytes(mine), group=self.group)
         return every
+
+    def to_owners(self, mine: Tensor, counts: list[int]) -> Tensor:
+        """What all ranks have for this one [R, n, ...], where ``mine`` [sum(counts), ...] is for each rank in turn."""
+        own = mine.new_empty((self.size, counts[self.rank], *mine.shape[1:]))
+        row = mine[:1].nbytes
+        if row:
+            with self._together():
+                dist.all_to_all_single(
+                    _bytes(own), _bytes(mine), [counts[self.rank] * row] * self.size, [n * row for n in counts],
+                    group=self.group,
+                )  # fmt: skip
+        return own
 
     def send(self, to: int, mine: Tensor) -> Callable[[], object]:
         """Begins to send a contiguous tensor; what is given waits for the end, and holds the tensor until then."""
-        work = dist.isend(mine, self._global(to), group=self.group)
+        with self._together():
+            work = dist.isend(mine, self._global(to), group=self.group)
         assert work is not None  # this rank is a member
-        return lambda: (work.wait(), mine)
+
+        def wait() -> Tensor:
+            with self._together():
+                work.wait()
+            return mine  # and kept until now
+
+        return wait
 
     def receive(self, source: int, into: Tensor) -> Tensor:
-        dist.recv(into, self._global(source), group=self.group)
+        with self._together():
+            dist.recv(into, self._global(source), group=self.group)
         return into
 
     def _global(self, rank: int) -> int:
         return rank if self.group is None else dist.get_global_rank(self.group, rank)
 
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"{self.name}: a rank died, or did not come within the group's timeout ({error})"
+            ) from error
 
-def _check_finite(name: str, x: Tensor) -> None:
-    """Refuses NaN and infinities before any rank begins."""
-    bad = ~torch.isfinite(x)
-    if bool(bad.any()):
-        at = [int(i) for i in torch.unravel_index(bad.flatten().int().argmax(), x.shape)]
-        raise ValueError(f"{name}: got {x[tuple(at)].item()} at {at}; takes finite numbers")
+
+def _bytes(x: Tensor) -> Tensor:
+    return x.contiguous().view(-1).view(torch.uint8)
 
 
 def _padded(x: Tensor, rows: int) -> Tensor:
@@ -123,17 +168,11 @@ def starts(counts: list[int]) -> list[int]:
 
 def points_of(queries: ArrayLike, references: ArrayLike | None, exclude_self: bool) -> tuple[Tensor, Tensor]:
     """Queries [N, D] and references [M, D] of one rank, none of either allowed."""
-    x = _validate.tensor("queries", queries, ndim=2, dtypes=_points.DTYPES)
-    y = x if references is None else references
-    y = _validate.tensor("references", y, ndim=2, dtypes=(x.dtype,), device=x.device)
-    if x.shape[1] < 1 or x.shape[1] != y.shape[1]:
-        raise _validate.bad("references", y, f"shape [M, {x.shape[1]}] with a coordinate or more, as queries")
-    _validate.flag("exclude_self", exclude_self)
-    _points.check_excludes(exclude_self, x.shape[0], y.shape[0])
-    _check_finite("queries", x.detach())
-    _check_finite("references", y.detach())
+    x = samples("queries", queries, least=0)
+    y = x if references is None else samples("references", references, like=("queries", x), least=0)
+    _points.check_excludes(_validate.flag("exclude_self", exclude_self), x.shape[0], y.shape[0])
     return x, y
 
 
-def device_of(queries: ArrayLike) -> torch.device:
-    return queries.device if isinstance(queries, Tensor) else torch.device("cpu")
+def device_of(points: ArrayLike) -> torch.device:
+    return points.device if isinstance(points, Tensor) else torch.device("cpu")

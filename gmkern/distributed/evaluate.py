@@ -71,15 +71,15 @@ def evaluate(
         y = samples("train", train, least=0).detach()
         x = samples("generated", generated, like=("train", y), least=0).detach()
         h = None if holdout is None else samples("holdout", holdout, like=("train", y), least=0).detach()
+        _validate.flag("progress", progress)
         asks = f"k={k}, seed={seed}, tolerance={tolerance}, strict={strict}, level={level}, resamples={resamples}"
         return (x, y, h), f"{asks}, image_shape={image_shape}, holdout {h is not None}, D={y.shape[1]}, {y.dtype}"
 
     at = Group("distributed.evaluate", group, device_of(train))
     x, y, h = at.agree(check, same_bits=False)
-    shown = _validate.flag("progress", progress) and at.rank == 0
     return evaluated(
-        _Sweep(at, backend), x, y, h, k=k, seed=seed, progress=shown, tolerance=tolerance, strict=strict, level=level,
-        resamples=resamples, image_shape=image_shape,
+        _Sweep(at, backend), x, y, h, k=k, seed=seed, progress=progress and at.rank == 0, tolerance=tolerance,
+        strict=strict, level=level, resamples=resamples, image_shape=image_shape,
     )  # fmt: skip
 
 
@@ -118,12 +118,10 @@ class _Sweep(Sweep):
         )
 
     def _realism(self, x: Tensor, y: Tensor, radii: Tensor, middle: Tensor) -> Tensor:
-        best = radii.new_zeros(x.shape[0])
-        for owner, q in enumerate(self._at.rows_of_all(x, self._counts_of_all(x))):
-            parts = self._at.to_owner(owner, realism_of(q, y, radii, middle, self._backend))
-            if parts is not None:
-                best = torch.stack(parts).amax(0)
-        return best
+        sizes = self._counts_of_all(x)
+        every = torch.cat(self._at.rows_of_all(x, sizes))
+        best = self._at.settled(lambda: realism_of(every, y, radii, middle, self._backend))
+        return self._at.to_owners(best, sizes).amax(0)
 
     def _some(self, x: Tensor, index: Tensor) -> Tensor:
         own = index - starts(self._counts_of_all(x))[self._at.rank]

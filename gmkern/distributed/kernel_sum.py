@@ -1,25 +1,34 @@
-"""Kernel sums over references that are spread over ranks: the lanes of a query's sum travel from rank to rank."""
+"""Kernel sums over references that are spread over ranks.
+
+On CPUs the lanes of a query's sum travel from rank to rank; on GPUs each rank's sum goes to the owner of the query.
+"""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gmkern import _validate
+from gmkern import _backend, _validate
 from gmkern._validate import ArrayLike
 from gmkern.distributed._group import Group, device_of, points_of, starts
+from gmkern.neighbors import _points
 from gmkern.neighbors.kernel_sum.api import (
     KERNELS,
     SCALED,
     Shape,
+    compiled,
     gradients,
     mixture_of,
     no_terms,
     sum_of,
     with_terms,
 )
+from gmkern.neighbors.kernel_sum.reference import check_numbers
 
 _LANES = 16
 
@@ -37,10 +46,11 @@ def kernel_sum(
     coef0: float = 1.0,
     exclude_self: bool = False,
     group: dist.ProcessGroup | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """The sum over all ranks' references of ``weights[j] * K(queries[i], references[j])``, for this rank's queries.
 
-    As :func:`gmkern.neighbors.kernel_sum` on the whole, on a CPU, with the sharding of :func:`knn`.
+    As :func:`gmkern.neighbors.kernel_sum` on the whole, with the sharding of :func:`knn`.
 
     Parameters
     ----------
@@ -50,6 +60,7 @@ def kernel_sum(
     bandwidth, weights : one number, or [M] of this rank's references.
     exclude_self : reference i of this rank is its query i, and not counted.
     group : None takes the default group.
+    backend : None, "cpu" (C++) or "triton" (CUDA).
 
     Returns
     -------
@@ -61,16 +72,18 @@ def kernel_sum(
 
     Notes
     -----
-    Lanes of a sum pass through the ranks in the order of the references, so that the bits are those of one process for
-    any number of ranks where shards (but the last) are multiples of 16 rows; in other places a float64 sum is rounded
-    in another order. All ranks must run one instruction set. Differentiable (once) in queries, references, bandwidth
-    and weights, where each requires a gradient on every rank or on none: the backward pass is a collective as well.
-    Queries get the gradient of their own rank's sums; references, bandwidths and weights of all ranks' sums.
+    "cpu": lanes of a sum pass through the ranks in the order of the references, so that the bits are those of one
+    process for any number of ranks and on every instruction set where shards (but the last) are multiples of 16 rows;
+    in other places a float64 sum is rounded in another order. "triton": each rank's sum is rounded to the result's
+    dtype, and these are added in float64 in the order of ranks: one result for one division into shards, but other
+    divisions differ by roundings. Differentiable (once) in queries, references, bandwidth and weights, where each
+    requires a gradient on every rank or on none: the backward pass is a collective as well. Queries get the gradient of
+    their own rank's sums; references, bandwidths and weights of all ranks' sums (docs/scaling.md has what that is
+    under DDP and FSDP).
     """
-    _validate.one_of("kernel", kernel, KERNELS)
-    return _chained(
-        "distributed.kernel_sum", queries, references, kernel, bandwidth, weights, None, alpha, degree, gamma, coef0,
-        exclude_self, group,
+    return _sum(
+        "distributed.kernel_sum", False, queries, references, kernel, bandwidth, weights, None, alpha, degree, gamma,
+        coef0, exclude_self, group, backend,
     )  # fmt: skip
 
 
@@ -85,12 +98,13 @@ def log_kernel_sum(
     alpha: float = 1.0,
     exclude_self: bool = False,
     group: dist.ProcessGroup | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """The logarithm of :func:`kernel_sum`: :func:`gmkern.neighbors.log_kernel_sum` over all ranks' references.
 
     Parameters
     ----------
-    queries, references, bandwidth, weights, alpha, exclude_self, group : as for :func:`kernel_sum`.
+    queries, references, bandwidth, weights, alpha, exclude_self, group, backend : as for :func:`kernel_sum`.
     kernel, log_weights : as for :func:`gmkern.neighbors.log_kernel_sum`; ``log_weights`` [M] of this rank's references.
 
     Returns
@@ -105,17 +119,15 @@ def log_kernel_sum(
     -----
     As for :func:`kernel_sum`.
     """
-    _validate.one_of("kernel", kernel, SCALED)
-    if weights is not None and log_weights is not None:
-        raise _validate.bad("log_weights", "them beside weights", "one of the two")
-    return _chained(
-        "distributed.log_kernel_sum", queries, references, kernel, bandwidth, weights,
-        0.0 if log_weights is None else log_weights, alpha, 1, None, 0.0, exclude_self, group,
+    return _sum(
+        "distributed.log_kernel_sum", True, queries, references, kernel, bandwidth, weights, log_weights, alpha, 1,
+        None, 0.0, exclude_self, group, backend,
     )  # fmt: skip
 
 
-def _chained(
+def _sum(
     name: str,
+    log: bool,
     queries: ArrayLike,
     references: ArrayLike | None,
     kernel: str,
@@ -128,56 +140,41 @@ def _chained(
     coef0: float,
     exclude_self: bool,
     group: dist.ProcessGroup | None,
+    backend: str | None,
 ) -> Tensor:
-    def check() -> tuple[tuple[Tensor, Tensor, list[Tensor | None], Shape], str]:
+    def check() -> tuple[tuple[Tensor, Tensor, list[Any], Shape, str], str]:
+        _validate.one_of("kernel", kernel, SCALED if log else KERNELS)
+        if weights is not None and log_weights is not None:
+            raise _validate.bad("log_weights", "them beside weights", "one of the two")
         x, y = points_of(queries, references, exclude_self)
-        if x.device.type != "cpu":
-            raise _validate.bad("queries", f"a tensor on {x.device}", "one on the CPU, where sums are resumed")
+        logs = 0.0 if log and log_weights is None else log_weights
         mixture, shape = mixture_of(
-            x[None], (1, y.shape[0]), False, kernel, bandwidth, weights, log_weights, alpha, degree, gamma, coef0
+            x[None], (1, len(y)), False, kernel, bandwidth, weights, logs, alpha, degree, gamma, coef0
         )
-        numbers = [None if t is None else t.expand(1, y.shape[0]).contiguous() for t in mixture]
+        numbers: list[Any] = [None if t is None else t.expand(1, len(y)).contiguous() for t in mixture]
+        given = [t for t in (x, y, *numbers) if t is not None]
+        check_numbers(x[None], y[None], *numbers)
+        served = [("cpu", _backend.on_cpu(x.device)), ("triton", _points.on_triton(x[None], y[None], *given))]
+        chosen = _backend.choose(name, backend, served)
         wanted = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in (x, y, *numbers)]
-        asks = f"kernel {tuple(shape)}, log={mixture[2] is not None}, exclude_self={exclude_self}"
+        asks = f"kernel {tuple(shape)}, log={log}, exclude_self={exclude_self}, by {chosen}"
         names = "queries, references, bandwidth, weights, log_weights"
-        return (x, y, numbers, shape), f"{asks}, D={x.shape[1]}, {x.dtype}, gradients of ({names}): {wanted}"
+        told = f"{asks}, D={x.shape[1]}, {x.dtype}, gradients of ({names}): {wanted}"
+        return (x, y, numbers, shape, chosen), told
 
     at = Group(name, group, device_of(queries))
-    x, y, numbers, shape = at.agree(check, same_bits=True)
-    return _Chain.apply(x, y, *numbers, at, at.numbers(x.shape[0], y.shape[0]), shape, bool(exclude_self))
+    x, y, numbers, shape, chosen = at.agree(check, same_bits=False)
+    counts = at.numbers(len(x), len(y))
+    return _Sums.apply(x, y, *numbers, at, counts, shape, bool(exclude_self), chosen)
 
 
-class _Chain(torch.autograd.Function):
-    """Sums that pass from rank to rank; gradients of each shard's terms, at the owner of their query or reference."""
+class _Sums(torch.autograd.Function):
+    """Gradients of each shard's terms, at the owner of their query or reference."""
 
     @staticmethod
-    def forward(ctx, x, y, rates, weights, log_weights, at, counts, shape, exclude_self):  # type: ignore[no-untyped-def]
-        shift = starts([m for _, m in counts])[at.rank] % _LANES
-        result = no_terms(x[None])
-        sent = []
-        # Rank r adds its terms to the sums of rank 0's queries, then of rank 1's, ..., as rank r - 1 passes them on.
-        for owner, q in enumerate(at.rows_of_all(x, [n for n, _ in counts])):
-            sums = no_terms(q[None])
-            if at.rank > 0:
-                sums = at.receive(at.rank - 1, sums)
-            if y.shape[0] and q.shape[0]:
-                # Reference j belongs to lane j % 16 of the whole; here lanes are counted from this rank's first.
-                sums = _rolled(sums, -shift)
-                own = exclude_self and owner == at.rank
-                part = [rates, weights, log_weights]
-                sums = with_terms(sums, q[None].contiguous(), y[None].contiguous(), part, shape, own, 0)
-                sums = _rolled(sums, shift)
-            if at.rank + 1 < at.size:
-                sent.append(at.send(at.rank + 1, sums))
-            elif owner != at.rank:
-                sent.append(at.send(owner, sums))
-            else:
-                result = sums
-        if at.rank + 1 < at.size:
-            result = at.receive(at.size - 1, result)
-        for wait in sent:
-            wait()
-        total = sum_of(result, x, log_weights is not None)
+    def forward(ctx, x, y, rates, weights, log_weights, at, counts, shape, exclude_self, chosen):  # type: ignore[no-untyped-def]
+        summed = _chained if chosen == "cpu" else partial(_merged, chosen)
+        total = summed(at, x, y, [rates, weights, log_weights], counts, shape, exclude_self)
         ctx.save_for_backward(x, y, rates, weights, log_weights, total)
         ctx.rest = at, [n for n, _ in counts], shape, exclude_self
         return total
@@ -187,12 +184,13 @@ class _Chain(torch.autograd.Function):
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         x, y, rates, weights, log_weights, total = ctx.saved_tensors
         at, sizes, shape, exclude_self = ctx.rest
-        to_x, to_y = torch.zeros_like(x), torch.zeros_like(y, dtype=grad.dtype)
+        to_y = torch.zeros_like(y, dtype=grad.dtype)
         to_rates, to_weights = torch.zeros_like(rates), torch.zeros_like(weights)
+        to_queries = []
         of_all = zip(*(at.rows_of_all(t, sizes) for t in (x, total, grad.contiguous())), strict=True)
         for owner, (q, sums, incoming) in enumerate(of_all):
             to_q = torch.zeros_like(q, dtype=grad.dtype)
-            if y.shape[0] and q.shape[0]:
+            if len(y) and len(q):
                 own = exclude_self and owner == at.rank
                 of_queries, *of_references = gradients(
                     incoming[None].contiguous(), sums[None].contiguous(), q[None].contiguous(), y[None].contiguous(),
@@ -201,12 +199,77 @@ class _Chain(torch.autograd.Function):
                 to_q = of_queries[0]
                 for into, more in zip((to_y[None], to_weights, to_rates), of_references, strict=True):
                     into += more
-            parts = at.to_owner(owner, to_q)
-            if parts is not None:
-                to_x = torch.stack(parts).sum(0).to(x.dtype)
+            to_queries.append(to_q)
+        to_x = at.to_owners(torch.cat(to_queries), sizes).sum(0).to(x.dtype)
         # log_weights enter beside the logarithms of the weights
         to_log_weights = None if log_weights is None else weights * to_weights
-        return to_x, to_y.to(y.dtype), to_rates, to_weights, to_log_weights, None, None, None, None
+        return to_x, to_y.to(y.dtype), to_rates, to_weights, to_log_weights, *(None,) * 5
+
+
+def _chained(
+    at: Group,
+    x: Tensor,
+    y: Tensor,
+    mixture: list[Tensor | None],
+    counts: list[list[int]],
+    shape: Shape,
+    exclude_self: bool,
+) -> Tensor:
+    """Sums [N] with the lanes of one process, which pass from rank to rank."""
+    shift = starts([m for _, m in counts])[at.rank] % _LANES
+    result = no_terms(x[None])
+    sent = []
+    # Rank r adds its terms to the sums of rank 0's queries, then of rank 1's, ..., as rank r - 1 passes them on.
+    for owner, q in enumerate(at.rows_of_all(x, [n for n, _ in counts])):
+        if not len(q):
+            continue
+        sums = no_terms(q[None])
+        if at.rank > 0:
+            sums = at.receive(at.rank - 1, sums)
+        if len(y):
+            # Reference j belongs to lane j % 16 of the whole; here lanes are counted from this rank's first.
+            own = exclude_self and owner == at.rank
+            sums = _rolled(sums, -shift)
+            sums = with_terms(sums, q[None].contiguous(), y[None].contiguous(), mixture, shape, own, 0)
+            sums = _rolled(sums, shift)
+        if at.rank + 1 < at.size:
+            sent.append(at.send(at.rank + 1, sums))
+        elif owner != at.rank:
+            sent.append(at.send(owner, sums))
+        else:
+            result = sums
+    if at.rank + 1 < at.size and len(x):
+        result = at.receive(at.size - 1, result)
+    for wait in sent:
+        wait()
+    return sum_of(result, x, mixture[2] is not None)
+
+
+def _merged(
+    chosen: str,
+    at: Group,
+    x: Tensor,
+    y: Tensor,
+    mixture: list[Tensor | None],
+    counts: list[list[int]],
+    shape: Shape,
+    exclude_self: bool,
+) -> Tensor:
+    """Sums [N] of each rank's own, in float64 in the order of ranks."""
+    sizes = [n for n, _ in counts]
+    theirs = at.rows_of_all(x, sizes)
+
+    def work() -> Tensor:
+        sums = [
+            compiled(chosen, q[None].contiguous(), y[None].contiguous(), mixture, shape, exclude_self and r == at.rank)
+            for r, q in enumerate(theirs)
+        ]
+        return torch.cat(sums, 1)[0]
+
+    parts = at.to_owners(at.settled(work), sizes)
+    total = parts.double()
+    total = total.sum(0) if mixture[2] is None else total.logsumexp(0)
+    return total.to(parts.dtype)
 
 
 def _rolled(sums: Tensor, by: int) -> Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gmkern import _validate, neighbors
 from gmkern._validate import ArrayLike
 from gmkern.distributed._group import Group, device_of, points_of, starts
 from gmkern.neighbors import KNN, _points
-from gmkern.neighbors.knn.api import METRICS
+from gmkern.neighbors.knn.api import METRICS, check_k
+from gmkern.neighbors.knn.ops import DIFFERENCE, edge_pull
 
 _DIFFERENTIABLE = ("euclidean", "sqeuclidean")
 
@@ -22,6 +24,7 @@ def knn(
     *,
     metric: str = "euclidean",
     exclude_self: bool = False,
+    block_rows: int | None = None,
     group: dist.ProcessGroup | None = None,
     backend: str | None = None,
 ) -> KNN:
@@ -33,7 +36,7 @@ def knn(
     references : [M, D], this rank's shard, of the same dtype; None: its queries. References are numbered through, in
         the order of ranks.
     k : 1 to the number of all references (less one with ``exclude_self``).
-    metric, backend : as for :func:`gmkern.neighbors.knn`.
+    metric, block_rows, backend : as for :func:`gmkern.neighbors.knn`.
     exclude_self : reference i of this rank is its query i, and no neighbour of it; N = M on every rank.
     group : None takes the default group.
 
@@ -62,7 +65,7 @@ def knn(
         _validate.integer("k", k, low=1)
         _validate.one_of("metric", metric, METRICS)
         x, y = points_of(queries, references, exclude_self)
-        wanted = x.requires_grad, y.requires_grad
+        wanted = [torch.is_grad_enabled() and t.requires_grad for t in (x, y)]
         if any(wanted) and metric not in _DIFFERENTIABLE:
             raise _validate.bad("metric", repr(metric), f"one of {_DIFFERENTIABLE} where gradients are wanted")
         asks = f"k={k}, metric={metric}, exclude_self={exclude_self}, D={x.shape[1]}, {x.dtype}"
@@ -71,10 +74,8 @@ def knn(
     at = Group("distributed.knn", group, device_of(queries))
     x, y = at.agree(check, same_bits=False)
     counts = at.numbers(x.shape[0], y.shape[0])
-    total = sum(m for _, m in counts)
-    if k > total - exclude_self:
-        raise _validate.bad("k", str(k), f"an int >= 1 and <= {total - exclude_self}: there are {total} references")
-    return KNN(*_Nearest.apply(x, y, at, counts, k, metric, exclude_self, backend))
+    check_k(k, sum(m for _, m in counts), exclude_self)
+    return KNN(*_Nearest.apply(x, y, at, counts, k, metric, exclude_self, block_rows, backend))
 
 
 def count_within(
@@ -115,6 +116,8 @@ def count_within(
     """
 
     def check() -> tuple[tuple[Tensor, Tensor, Tensor], str]:
+        _validate.one_of("per", per, ("query", "reference"))
+        _validate.flag("strict", strict)
         x, y = (t.detach() for t in points_of(queries, references, exclude_self))
         rows = y.shape[0] if per == "reference" else x.shape[0]
         wide = _points.accumulated(x.dtype)
@@ -124,24 +127,22 @@ def count_within(
             r = _validate.tensor("radii", radii, ndim=1, dtypes=(wide,), device=x.device)
         if r.shape[0] != rows or bool(r.isnan().any()):
             raise _validate.bad("radii", radii, f"shape [{rows}], one a {per}, or one number, and no NaN")
-        _validate.one_of("per", per, ("query", "reference"))
         return (x, y, r), f"per={per}, strict={strict}, exclude_self={exclude_self}, D={x.shape[1]}, {x.dtype}"
 
     at = Group("distributed.count_within", group, device_of(queries))
     x, y, r = at.agree(check, same_bits=False)
-    counts = at.numbers(x.shape[0])
-    sizes = [n for (n,) in counts]
-    theirs = at.rows_of_all(x, sizes)
-    radii_of = at.rows_of_all(r, sizes) if per == "query" else [r] * at.size
-    found = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
-    for owner, (q, limit) in enumerate(zip(theirs, radii_of, strict=True)):
-        mine = torch.zeros(q.shape[0], dtype=torch.int64, device=x.device)
-        if q.shape[0] and y.shape[0]:
-            own = exclude_self and owner == at.rank
-            mine = neighbors.count_within(q, y, limit, per=per, strict=strict, exclude_self=own, backend=backend)
-        parts = at.to_owner(owner, mine)
-        if parts is not None:
-            found = torch.stack(parts).sum(0)
+    sizes = [n for (n,) in at.numbers(x.shape[0])]
+    every = torch.cat(at.rows_of_all(x, sizes))
+    limits = torch.cat(at.rows_of_all(r, sizes)) if per == "query" else r
+
+    def count() -> Tensor:
+        if not (len(every) and len(y)):
+            return torch.zeros(len(every), dtype=torch.int64, device=x.device)
+        return neighbors.count_within(every, y, limits, per=per, strict=strict, backend=backend)
+
+    found = at.to_owners(at.settled(count), sizes).sum(0)
+    if exclude_self:  # a point is at distance 0 from itself
+        found -= (r > 0 if strict else r >= 0).to(found.dtype)
     return found
 
 
@@ -149,47 +150,49 @@ class _Nearest(torch.autograd.Function):
     """Candidates of every shard, merged where their queries are; gradients go the way back."""
 
     @staticmethod
-    def forward(ctx, x, y, at, counts, k, metric, exclude_self, backend):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, y, at, counts, k, metric, exclude_self, block_rows, backend):  # type: ignore[no-untyped-def]
         sizes, first = [n for n, _ in counts], starts([m for _, m in counts])[at.rank]
-        theirs = at.rows_of_all(x, sizes)
-        wide = _points.accumulated(x.dtype)
-        distances, indices = x.new_zeros((x.shape[0], k), dtype=wide), x.new_zeros((x.shape[0], k), dtype=torch.int64)
-        for owner, q in enumerate(theirs):
-            own = exclude_self and owner == at.rank
-            held = min(k, y.shape[0] - own)
-            near = torch.full((q.shape[0], k), torch.inf, dtype=wide, device=x.device)
-            index = torch.full((q.shape[0], k), -1, dtype=torch.int64, device=x.device)  # no candidate
-            if held > 0 and q.shape[0]:
-                found = neighbors.knn(q, y, held, metric=metric, exclude_self=own, backend=backend)
+        every = torch.cat(at.rows_of_all(x, sizes))
+        columns = k + exclude_self  # a query may find itself
+        held = min(columns, len(y))
+
+        def search() -> tuple[Tensor, Tensor]:
+            near = torch.full((len(every), columns), torch.inf, dtype=_points.accumulated(x.dtype), device=x.device)
+            index = torch.full((len(every), columns), -1, dtype=torch.int64, device=x.device)  # no candidate
+            if held and len(every):
+                found = neighbors.knn(every, y, held, metric=metric, block_rows=block_rows, backend=backend)
                 near[:, :held], index[:, :held] = found.distances, found.indices + first
-            parts, numbers = at.to_owner(owner, near), at.to_owner(owner, index)
-            if parts is not None and numbers is not None:
-                # Ranks hold references in the order of their index, so a stable sort keeps (distance, index); where
-                # distances overflow, a missing candidate comes behind the infinite ones.
-                all_near, all_index = torch.cat(parts, 1), torch.cat(numbers, 1)
-                order = (all_index < 0).to(torch.int8).sort(dim=1, stable=True).indices
-                all_near, all_index = all_near.gather(1, order), all_index.gather(1, order)
-                distances, order = all_near.sort(dim=1, stable=True)
-                distances, indices = distances[:, :k].contiguous(), all_index.gather(1, order)[:, :k].contiguous()
+            return near, index
+
+        near, index = (at.to_owners(part, sizes).transpose(0, 1).flatten(1) for part in at.settled(search))
+        if exclude_self:
+            itself = first + torch.arange(len(x), device=x.device)
+            index = index.masked_fill(index == itself[:, None], -1)
+        # Ranks hold references in the order of their index, so a stable sort keeps (distance, index); where distances
+        # overflow, a missing candidate comes behind the infinite ones.
+        order = (index < 0).to(torch.int8).sort(dim=1, stable=True).indices
+        near = near.gather(1, order).masked_fill(index.gather(1, order) < 0, torch.inf)
+        near, nearest = near.sort(dim=1, stable=True)
+        distances = near[:, :k].contiguous()
+        indices = index.gather(1, order.gather(1, nearest[:, :k]))
         ctx.save_for_backward(x, y, distances, indices)
         ctx.rest = at, sizes, first, metric
         ctx.mark_non_differentiable(indices)
         return distances, indices
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad, _):  # type: ignore[no-untyped-def]
         x, y, distances, indices = ctx.saved_tensors
         at, sizes, first, metric = ctx.rest
         # d distance = weight (q - r): 2 for the square, 1 / distance for the root, 0 at distance 0.
-        grad = torch.where(distances > 0, grad / distances, 0.0) if metric == "euclidean" else 2 * grad
-        to_x, to_y = torch.zeros_like(x), torch.zeros_like(y, dtype=grad.dtype)
-        edges = zip(at.rows_of_all(x, sizes), at.rows_of_all(indices, sizes), at.rows_of_all(grad, sizes), strict=True)
-        for owner, (q, index, weight) in enumerate(edges):
-            row, column = ((index >= first) & (index < first + y.shape[0])).nonzero(as_tuple=True)
-            j = index[row, column] - first
-            pull = weight[row, column, None] * (q[row] - y[j]).to(grad.dtype)
-            parts = at.to_owner(owner, torch.zeros(q.shape, dtype=grad.dtype, device=q.device).index_add_(0, row, pull))
-            to_y.index_add_(0, j, -pull)
-            if parts is not None:
-                to_x = torch.stack(parts).sum(0).to(x.dtype)
-        return to_x, to_y.to(y.dtype), None, None, None, None, None, None
+        weights = torch.where(distances > 0, grad / distances, 0.0) if metric == "euclidean" else 2 * grad
+        every, index, weight = (torch.cat(at.rows_of_all(t, sizes)) for t in (x, indices, weights))
+        here = (index >= first) & (index < first + len(y))
+        # Edges that end on other ranks pull with weight 0 at a row beyond this rank's.
+        index, weight = torch.where(here, index - first, len(y)), torch.where(here, weight, 0.0)
+        shard = torch.cat([y.to(grad.dtype), y.new_zeros((1, y.shape[1]), dtype=grad.dtype)])
+        edges = every.to(grad.dtype), shard, index, weight
+        to_every, to_shard = (t[0] for t in edge_pull(*(t[None] for t in edges), DIFFERENCE))
+        to_x = at.to_owners(to_every, sizes).sum(0)
+        return to_x.to(x.dtype), to_shard[:-1].to(y.dtype), *(None,) * 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from gmkern import _validate, decode, dynamics, latent
 from gmkern.decode import Generation, Guidance, SamplingParams
-from gmkern.distributed._group import Group
+from gmkern.distributed._group import Group, device_of
 from gmkern.dynamics import Trajectory
 from gmkern.dynamics.integrators import Integrator
 
@@ -30,7 +31,7 @@ def share(n: int, group: dist.ProcessGroup | None = None) -> slice:
     RuntimeError : without a process group. ValueError : naming n.
     """
     n = _validate.integer("n", n, low=0)
-    at = Group("distributed.share", group, torch.device("cpu"))
+    at = Group("distributed.share", group, torch.device("cpu"), moves=False)
     return slice(n * at.rank // at.size, n * (at.rank + 1) // at.size)
 
 
@@ -38,8 +39,8 @@ def sample(
     decoder: nn.Module,
     n: int,
     *,
-    sample_ids: Any = None,
     seed: int | Tensor,
+    sample_ids: Any = None,
     group: dist.ProcessGroup | None = None,
     **options: Any,
 ) -> Tensor:
@@ -63,10 +64,21 @@ def sample(
     -----
     No sample travels. Gradients are this rank's own: wrap the decoder in DDP, or reduce them as you do.
     """
-    at = Group("distributed.sample", group, _device_of(decoder))
-    rows = at.agree(lambda: (share(n, group), f"n={n}"), same_bits=True)
-    ids, seeds = _ids(sample_ids, n)[rows], _cut("seed", seed, n, rows)
-    return latent.sample(decoder, rows.stop - rows.start, seed=seeds, sample_ids=ids, **options)
+
+    def check() -> tuple[tuple[slice, Tensor], str]:
+        _check_whole("decoder", decoder)
+        rows = share(n, group)
+        ids = _ids(sample_ids, n)
+        return (rows, ids[rows]), f"n={n}, {_draws(seed, ids)}"
+
+    at = Group("distributed.sample", group, _device_of(decoder), moves=False)
+    rows, ids = at.agree(check, same_bits=True)
+
+    def draw() -> Tensor:
+        count, seeds = rows.stop - rows.start, _cut("seed", seed, n, rows)
+        return latent.sample(decoder, count, seed=seeds, sample_ids=ids.to(at.device), **options)
+
+    return at.settled(draw)
 
 
 def generate(
@@ -74,8 +86,8 @@ def generate(
     prompts: Any = None,
     *,
     n: int | None = None,
-    num_samples: int = 1,
     sample_ids: Any = None,
+    num_samples: int = 1,
     group: dist.ProcessGroup | None = None,
     **options: Any,
 ) -> Generation:
@@ -98,7 +110,8 @@ def generate(
         differ in P, num_samples, version, device or instruction set.
     """
 
-    def check() -> tuple[tuple[int, int], str]:
+    def check() -> tuple[tuple[int, int, Tensor], str]:
+        _check_whole("model", model)
         each = _validate.integer("num_samples", num_samples, low=1)
         if prompts is None:
             count = _validate.integer("n", n, low=0)
@@ -106,16 +119,21 @@ def generate(
             count = len(prompts)
             if n is not None:
                 raise _validate.bad("n", str(n), "None where prompts are given")
-        return (count, each), f"{count} prompts, num_samples={each}"
+        ids = _ids(sample_ids, count * each)
+        told = f"{count} prompts, num_samples={each}, {_draws(options.get('seed'), ids)}"
+        return (count, each, ids), told
 
-    at = Group("distributed.generate", group, _device_of(model))
-    count, each = at.agree(check, same_bits=True)
+    at = Group("distributed.generate", group, _device_of(model), moves=False)
+    count, each, ids = at.agree(check, same_bits=True)
     some = share(count, group)
     rows, total = slice(some.start * each, some.stop * each), count * each
-    cut = {name: _cut(name, value, total, rows) for name, value in options.items()}
-    given = {"n": some.stop - some.start} if prompts is None else {"prompts": prompts[some]}
-    ids = _ids(sample_ids, total)[rows]
-    return decode.generate(model, **given, num_samples=each, sample_ids=ids, **cut)
+
+    def draw() -> Generation:
+        cut = {name: _cut(name, value, total, rows) for name, value in options.items()}
+        given = {"n": some.stop - some.start} if prompts is None else {"prompts": prompts[some]}
+        return decode.generate(model, **given, num_samples=each, sample_ids=ids[rows], **cut)
+
+    return at.settled(draw)
 
 
 def simulate(
@@ -146,25 +164,47 @@ def simulate(
         instruction set.
     """
 
-    def check() -> tuple[int, str]:
+    def check() -> tuple[tuple[int, Tensor], str]:
+        _check_whole("field", getattr(field, "module", field))
         x = _validate.tensor("positions", positions)
         if options.get("system_ptr") is not None:
             raise _validate.bad("system_ptr", options["system_ptr"], "None over ranks: give each its own systems")
         if x.ndim < 2:
             raise _validate.bad("positions", x, "shape [S, ...], a row a system")
-        return x.shape[0], f"S={x.shape[0]}"
+        ids = _ids(sample_ids, len(x))
+        return (len(x), ids), f"S={len(x)}, {_draws(options.get('seed'), ids)}"
 
-    device = positions.device if isinstance(positions, Tensor) else torch.device("cpu")
-    at = Group("distributed.simulate", group, device)
-    systems = at.agree(check, same_bits=True)
+    at = Group("distributed.simulate", group, device_of(positions), moves=False)
+    systems, ids = at.agree(check, same_bits=True)
     rows = share(systems, group)
-    cut = {name: _cut(name, value, systems, rows) for name, value in options.items()}
-    ids = _ids(sample_ids, systems)[rows]
-    return dynamics.simulate(field, positions[rows], sample_ids=ids, **cut)
+
+    def draw() -> Trajectory:
+        cut = {name: _cut(name, value, systems, rows) for name, value in options.items()}
+        return dynamics.simulate(field, positions[rows], sample_ids=ids[rows].to(at.device), **cut)
+
+    return at.settled(draw)
+
+
+def _check_whole(name: str, model: Any) -> None:
+    """Refuses a module whose parameters lie on several ranks: its forward waits for the others, step by step."""
+    for part, parameter in model.named_parameters() if isinstance(model, nn.Module) else ():
+        if type(parameter.data) is not Tensor:
+            raise _validate.bad(
+                name,
+                f"{part} of type {type(parameter.data).__name__}",
+                "parameters that are whole on each rank: unshard() the module that FSDP wraps (docs/scaling.md)",
+            )
 
 
 def _ids(sample_ids: Any, rows: int) -> Tensor:
-    return _validate.sample_ids(sample_ids, torch.device("cpu"), rows=rows)
+    ids = sample_ids.cpu() if isinstance(sample_ids, Tensor) else sample_ids
+    return _validate.sample_ids(ids, torch.device("cpu"), rows=rows)
+
+
+def _draws(seed: Any, ids: Tensor) -> str:
+    """What names the noise, in few characters: ranks whose seeds or ids differ would not draw parts of one set."""
+    shown = f"tensor {zlib.crc32(seed.cpu().numpy().tobytes()):08x}" if isinstance(seed, Tensor) else seed
+    return f"seed={shown}, ids {zlib.crc32(ids.numpy().tobytes()):08x}"
 
 
 # Arguments that may be one a row, and of how many dimensions they then are at least: [D, D] is one cell for all.

@@ -17,14 +17,14 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples are not beside an installed wheel")
 
 
-def run(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+def run(name: str, *words: str, starter: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(gmkern.__file__).parents[1])}
-    command = [sys.executable, str(EXAMPLES / name), *words]
+    command = [sys.executable, *starter, str(EXAMPLES / name), *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-def output_of(name: str, *words: str) -> str:
-    done = run(name, *words)
+def output_of(name: str, *words: str, starter: tuple[str, ...] = ()) -> str:
+    done = run(name, *words, starter=starter)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -32,6 +32,7 @@ def output_of(name: str, *words: str) -> str:
 def test_each_example_is_tested():
     assert sorted(path.name for path in EXAMPLES.glob("*.py")) == [
         "anomaly.py",
+        "ddp_trainer.py",
         "decode.py",
         "dynamics.py",
         "feedback_loop.py",
@@ -83,6 +84,30 @@ def test_decode_learns_from_what_the_sampler_reports():
     assert rewards[0] < 0.3
     assert rewards[-1] > 0.6
     assert max(gaps) < 1e-4
+
+
+@pytest.fixture(scope="module")
+def trained_alone():
+    return output_of("ddp_trainer.py", "--steps", "25").splitlines()
+
+
+def test_ddp_trainer_learns_to_write_what_is_not_stored(trained_alone):
+    rewards = [float(re.search(r"reward ([\d.]+)", line).group(1)) for line in trained_alone]
+    assert len(rewards) == 25
+    assert rewards[-1] > 1.5 * rewards[0]
+
+
+@pytest.mark.parametrize("ranks", ["2", "4"])
+def test_ddp_trainer_is_the_same_for_any_number_of_ranks(trained_alone, ranks):
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks)
+    steps = output_of("ddp_trainer.py", "--steps", "5", starter=torchrun).splitlines()
+    assert len(steps) == 5
+    assert steps[0] == trained_alone[0]  # the words of one process, to the bit
+    for step, alone in zip(steps, trained_alone[:5], strict=True):
+        # Gradients are added in another order, so parameters differ in their last bits: words hardly ever do.
+        mine, theirs = (re.search(r"reward ([\d.]+), loss +(-?[\d.]+)", line) for line in (step, alone))
+        assert float(mine.group(1)) == pytest.approx(float(theirs.group(1)), abs=0.05)
+        assert float(mine.group(2)) == pytest.approx(float(theirs.group(2)), abs=0.05)
 
 
 def test_rollouts_have_ratios_of_exactly_one_and_learn():

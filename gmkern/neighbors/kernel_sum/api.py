@@ -205,16 +205,23 @@ def _sum(
         return _streamed(x, references, mixture, shape, bool(exclude_self), progress)
     whole: list[Any] = [None if t is None else t.expand(y.shape[:2]).contiguous() for t in mixture]
     if chosen != "reference":
-        op: Callable[..., Any] = ops.kernel_sum
-        if chosen == "triton" and x.device.type == "cpu":
-            from gmkern.neighbors.kernel_sum import triton_kernels  # in the interpreter
-
-            op = triton_kernels.kernel_sum
-        code = _COMPILED.index(shape.kernel)
-        sums = _points.called(op, x, y, *whole, code, *shape[1:], bool(exclude_self))
+        sums = compiled(chosen, x, y, whole, shape, bool(exclude_self))
     else:
         sums = reference.kernel_sum(x, y, whole[0], whole[1], whole[2], *shape, bool(exclude_self))
     return sums if batched else sums[0]
+
+
+def compiled(
+    chosen: str, x: Tensor, y: Tensor, mixture: Sequence[Tensor | None], shape: Shape, exclude_self: bool
+) -> Tensor:
+    """The sums [B, N] by the backend "cpu" or "triton", of numbers [B, M]."""
+    op: Callable[..., Any] = ops.kernel_sum
+    if chosen == "triton" and x.device.type == "cpu":
+        from gmkern.neighbors.kernel_sum import triton_kernels  # in the interpreter
+
+        op = triton_kernels.kernel_sum
+    code = _COMPILED.index(shape.kernel)
+    return _points.called(op, x, y, *mixture, code, *shape[1:], exclude_self)
 
 
 def _streamed(

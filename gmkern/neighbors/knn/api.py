@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from gmkern._validate import ArrayLike
 from gmkern.neighbors import _points, _stream
 from gmkern.neighbors.knn import ops, reference
 from gmkern.neighbors.reference import directions
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
 
 METRICS = (*ops.METRICS, "cosine")
 
@@ -33,6 +36,7 @@ def knn(
     exclude_self: bool = False,
     block_rows: int | None = None,
     progress: bool = False,
+    group: dist.ProcessGroup | None = None,
     backend: str | None = None,
 ) -> KNN:
     """The k nearest references of each query: exact, a copy at distance exactly 0.
@@ -52,6 +56,8 @@ def knn(
     block_rows : references that are packed at a time; bounds scratch memory, changes no result. None: up to 64 MB
         of them (docs/neighbors.md).
     progress : draw a progress bar on a terminal's standard error, for references that are read in turn.
+    group : a group of ``torch.distributed`` whose ranks each hold a shard of the references, and each make the call:
+        :func:`gmkern.distributed.knn` serves it, for points [N, D] in memory. None: this process alone.
     backend : None, "cpu" (C++), "triton" (CUDA) or "reference" (plain PyTorch, any device): the same bits.
 
     Returns
@@ -85,6 +91,16 @@ def knn(
     >>> gmkern.neighbors.knn(torch.zeros(1, 2), train, k=3)
     KNN(distances=tensor([[0., 0., 5.]]), indices=tensor([[0, 2, 1]]))
     """
+    if group is not None:
+        from gmkern.distributed.neighbors import (
+            knn as knn_of_ranks,
+        )  # built on this function, so imported when asked for
+
+        shards: Any = references
+        return knn_of_ranks(
+            queries, shards, k, metric=metric, exclude_self=exclude_self, block_rows=block_rows, group=group,
+            backend=backend,
+        )  # fmt: skip
     k = _validate.integer("k", k, low=1)
     metric = _validate.one_of("metric", metric, METRICS)
     exclude_self = _validate.flag("exclude_self", exclude_self)

@@ -16,7 +16,7 @@ from gmkern._library import ops
 from gmkern.neighbors._points import accumulated
 
 METRICS = ("euclidean", "sqeuclidean", "manhattan", "chebyshev", "inner_product")
-_DIFFERENCE, _SIGNS, _LARGEST, _OTHER = range(4)  # forms of a pull
+DIFFERENCE, _SIGNS, _LARGEST, _OTHER = range(4)  # forms of a pull
 
 knn = ops.knn.default
 knn_course = ops.knn_course.default
@@ -104,7 +104,7 @@ def _knn_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any,
         weights = torch.where(copy, 0.0, grad / torch.where(copy, 1.0, distances))
     else:
         weights = {"sqeuclidean": 2.0, "inner_product": -1.0}.get(ctx.metric, 1.0) * grad
-    form = {"manhattan": _SIGNS, "chebyshev": _LARGEST, "inner_product": _OTHER}.get(ctx.metric, _DIFFERENCE)
+    form = {"manhattan": _SIGNS, "chebyshev": _LARGEST, "inner_product": _OTHER}.get(ctx.metric, DIFFERENCE)
     wide = distances.dtype
     to_queries, to_references = edge_pull(queries.to(wide), references.to(wide), indices, weights.contiguous(), form)
     return to_queries.to(queries.dtype), to_references.to(queries.dtype), *(None,) * 5

@@ -1,0 +1,128 @@
+"""Trainers on two ranks: modules under DDP and FSDP whose losses use gmkern's collectives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from gmkern import decode, distributed, neighbors
+from tests.distributed.processes import told
+from tests.distributed.ranks import model
+
+ROWS = 24  # of the whole batch
+END = 3
+
+
+def network() -> nn.Module:
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+
+
+def batch() -> Tensor:
+    return torch.randn(ROWS, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def references() -> Tensor:
+    return torch.randn(50, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+
+def novelty(x: Tensor, y: Tensor, search: Any) -> Tensor:
+    """The mean over samples of their distances to stored references, and of their density, which tells copies."""
+    far = search.knn(x, y.requires_grad_(), k=3).distances.mean()
+    return search.log_kernel_sum(x, y, bandwidth=0.5).mean() - far
+
+
+def repulsion(x: Tensor, _: Tensor, search: Any) -> Tensor:
+    """Samples of all ranks keep off each other: references have gradients as well, of the other ranks' losses."""
+    near = search.knn(x, k=2, exclude_self=True).distances.mean()
+    return search.kernel_sum(x, bandwidth=0.5, exclude_self=True).mean() - near
+
+
+LOSSES = {"novelty": novelty, "repulsion": repulsion}
+
+
+class Scorer(nn.Module):
+    """A forward that is a score, so that DDP and FSDP see it."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        return decode.score(self.policy, tokens, lengths)
+
+
+def advantages() -> Tensor:
+    return torch.linspace(-1, 1, ROWS)[:, None]
+
+
+def gradients_of(module: nn.Module) -> list[Tensor]:
+    grads = [p.grad for p in module.parameters()]
+    return [getattr(g, "full_tensor", lambda g=g: g)() for g in grads]
+
+
+def trained(wrap: Callable[[nn.Module], nn.Module]) -> dict[str, Any]:
+    """Gradients on this rank, of losses that are means over its part of the batch."""
+    out: dict[str, Any] = {}
+    rows, shard = distributed.share(ROWS), distributed.share(len(references()))
+    for name, loss in LOSSES.items():
+        module = wrap(network())
+        loss(module(batch()[rows]), references()[shard], distributed).backward()
+        out[name] = gradients_of(module)
+    return out
+
+
+def ddp(_: Path) -> dict[str, Any]:
+    wrap = DistributedDataParallel
+    out = trained(wrap)
+    policy = model()
+    scorer = wrap(Scorer(policy))
+    drawn = distributed.generate(policy, n=ROWS, max_new_tokens=6, end_token=END, seed=1)
+    rows = distributed.share(ROWS)
+    logprobs = scorer(drawn.tokens, drawn.lengths)
+    out["exact"] = [torch.tensor(torch.equal(logprobs, drawn.logprobs))]
+    (logprobs * advantages()[rows]).sum(1).mean().backward()
+    out["policy"] = gradients_of(policy)
+    return out
+
+
+def fsdp(_: Path) -> dict[str, Any]:
+    out = trained(fully_shard)
+    policy = model()
+    scorer = fully_shard(Scorer(policy))
+    rows = distributed.share(ROWS)
+    out["sharded"] = [told(lambda: distributed.generate(policy, n=2, max_new_tokens=2, seed=1))]
+    out["in blocks"] = [told(lambda: decode.score(policy, torch.ones(1, 1), torch.ones(1)))]
+    scorer.unshard()
+    drawn = distributed.generate(policy, n=ROWS, max_new_tokens=6, end_token=END, seed=1)
+    scorer.reshard()
+    logprobs = scorer(drawn.tokens, drawn.lengths)
+    out["exact"] = [torch.tensor(torch.equal(logprobs, drawn.logprobs))]
+    (logprobs * advantages()[rows]).sum(1).mean().backward()
+    out["policy"] = gradients_of(policy)
+    return out
+
+
+def both(folder: Path) -> dict[str, Any]:
+    return {"ddp": ddp(folder), "fsdp": fsdp(folder)}
+
+
+def alone() -> dict[str, list[Tensor]]:
+    """The gradients of one process that has the whole batch."""
+    out = {}
+    for name, loss in LOSSES.items():
+        module = network()
+        loss(module(batch()), references(), neighbors).backward()
+        out[name] = gradients_of(module)
+    policy = model()
+    drawn = decode.generate(policy, n=ROWS, max_new_tokens=6, end_token=END, seed=1)
+    logprobs = decode.score(policy, drawn.tokens, drawn.lengths)
+    (logprobs * advantages()).sum(1).mean().backward()
+    out["policy"] = gradients_of(policy)
+    return out
