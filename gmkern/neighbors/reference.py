@@ -76,11 +76,11 @@ def directions(name: str, x: Tensor) -> Tensor:
             raise ValueError(f"{name}: got a row of zeros at {at}; takes rows with a direction, for metric='cosine'")
     _, exponent = torch.frexp(largest)
     half = exponent // 2  # two steps: one power of two may be out of range
-    x = (x * _power_of_2(-half, x.dtype)) * _power_of_2(half - exponent, x.dtype)
+    x = (x * power_of_2(-half, x.dtype)) * power_of_2(half - exponent, x.dtype)
     return x / sqrt(sum_squares(x)).unsqueeze(-1)
 
 
-def _power_of_2(n: Tensor, dtype: torch.dtype) -> Tensor:
+def power_of_2(n: Tensor, dtype: torch.dtype) -> Tensor:
     """2^n, exactly, for exponents of normal numbers."""
     if dtype == torch.float32:
         return ((n + 127) << 23).to(torch.int32).view(torch.float32)

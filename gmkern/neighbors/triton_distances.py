@@ -9,9 +9,8 @@ import torch
 import triton
 import triton.language as tl
 
-from gmkern.neighbors.reference import LANES
+from gmkern.neighbors.reference import LANES, check_finite
 
-_LANES = tl.constexpr(LANES)
 # The numbers of the op's metrics; 1 is the squared distance.
 _EUCLIDEAN, _MANHATTAN, _CHEBYSHEV, _INNER_PRODUCT = map(tl.constexpr, (0, 2, 3, 4))
 
@@ -26,13 +25,16 @@ def _fold(lanes, N: tl.constexpr, M: tl.constexpr, HALF: tl.constexpr, MAXIMUM: 
 @triton.jit
 def distance_tile(
     queries, references, row, n, column, m, dim,
-    METRIC: tl.constexpr, FP64: tl.constexpr, N: tl.constexpr, M: tl.constexpr,
+    METRIC: tl.constexpr, FP64: tl.constexpr, LANES: tl.constexpr, N: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
-    """Distances [N, M] of queries ``row`` [N] and references ``column`` [M]; those outside of n and m are of zeros."""
+    """Distances [N, M] of queries ``row`` [N] and references ``column`` [M]; those outside of n and m are of zeros.
+
+    LANES is :func:`lanes_of` dim: lanes that no coordinate falls to are zeros, and adding them changes nothing.
+    """
     real: tl.constexpr = tl.float64 if FP64 else tl.float32
-    lane = tl.arange(0, _LANES)
-    sums = tl.zeros([N, M, _LANES], real)
-    for start in range(0, dim, _LANES):
+    lane = tl.arange(0, LANES)
+    sums = tl.zeros([N, M, LANES], real)
+    for start in range(0, dim, LANES):
         inside = start + lane < dim
         x_at = queries + row.to(tl.int64)[:, None] * dim + (start + lane)[None, :]
         y_at = references + column.to(tl.int64)[:, None] * dim + (start + lane)[None, :]
@@ -47,16 +49,40 @@ def distance_tile(
         else:
             e = x - y
             sums += e * e
-    lanes = _fold(sums, N, M, 8, METRIC == _CHEBYSHEV)
-    lanes = _fold(lanes, N, M, 4, METRIC == _CHEBYSHEV)
-    lanes = _fold(lanes, N, M, 2, METRIC == _CHEBYSHEV)
-    distance = tl.reshape(_fold(lanes, N, M, 1, METRIC == _CHEBYSHEV), [N, M])
+    if LANES >= 16:
+        sums = _fold(sums, N, M, 8, METRIC == _CHEBYSHEV)
+    if LANES >= 8:
+        sums = _fold(sums, N, M, 4, METRIC == _CHEBYSHEV)
+    if LANES >= 4:
+        sums = _fold(sums, N, M, 2, METRIC == _CHEBYSHEV)
+    if LANES >= 2:
+        sums = _fold(sums, N, M, 1, METRIC == _CHEBYSHEV)
+    distance = tl.reshape(sums, [N, M])
     if METRIC == _INNER_PRODUCT:
         distance = 0.0 - distance
         distance = tl.where(distance == distance, distance, float("inf"))  # a sum of infinities of both signs
     if METRIC == _EUCLIDEAN:
         distance = tl.sqrt(distance) if FP64 else tl.sqrt_rn(distance)
     return distance
+
+
+@triton.jit
+def key_of(distance, index):
+    """One integer of a float32 distance and an index below 2^32: their order, by distance and then by index."""
+    bits = distance.to(tl.int32, bitcast=True)
+    order = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return (order.to(tl.int64) << 32) | index.to(tl.int64)
+
+
+def from_keys(keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The distances and indices that :func:`key_of` joined."""
+    order = (keys >> 32).to(torch.int32)
+    return (order ^ ((order >> 31) & 0x7FFFFFFF)).view(torch.float32), keys & 0xFFFFFFFF
+
+
+def lanes_of(dim: int) -> int:
+    """Lanes of a tile of points: sixteen, or as many as there are coordinates, up to a power of two."""
+    return min(LANES, triton.next_power_of_2(dim))
 
 
 def programs(rows: int, batch: int, references: int, tile: int) -> tuple[int, int]:
@@ -72,3 +98,17 @@ def programs(rows: int, batch: int, references: int, tile: int) -> tuple[int, in
 def is_fp64(points: torch.Tensor) -> bool:
     """Whether sums are float64: for points of float64 alone."""
     return points.dtype == torch.float64
+
+
+def read_flags(queries: torch.Tensor, references: torch.Tensor, *more: torch.Tensor) -> list[bool]:
+    """Waits for the device once: refuses points that are not finite, and returns what ``more`` say.
+
+    Kernels were launched on the points before they were known to be finite; they end, and write nothing out of place.
+    """
+    flags = [torch.isfinite(queries).all(), torch.isfinite(references).all(), *more]
+    finite_queries, finite_references, *rest = torch.stack(flags).tolist()
+    if not finite_queries:
+        check_finite("queries", queries)
+    if not finite_references:
+        check_finite("references", references)
+    return rest

@@ -29,19 +29,33 @@ def check(compiled: Compiled, pairs: int, size: int) -> None:
     ],
 )
 def test_nearest(dtype, metric, k, architecture):
-    pytest.importorskip("triton")
-    from gmkern.neighbors.knn.triton_kernels import _PAIRS, _WARPS, nearest_kernel
+    check(nearest(dtype, metric, k, 64, architecture), 256, 4)
 
-    columns = max(16, k)
-    compiled = compile_triton(
+
+def nearest(dtype: str, metric: int, k: int, dim: int, architecture: int) -> Compiled:
+    pytest.importorskip("triton")
+    from gmkern.neighbors.knn.triton_kernels import _WARPS, fused_tile, nearest_kernel
+    from gmkern.neighbors.triton_distances import lanes_of
+
+    rows, columns = fused_tile(dim, k)
+    return compile_triton(
         nearest_kernel,
         architecture,
-        types={"queries": f"*{dtype}", "references": f"*{dtype}", "keys": "*i64"},
-        constants={"METRIC": metric, "N": _PAIRS // columns, "M": columns, "K": k},
+        types={"queries": f"*{dtype}", "references": f"*{dtype}", "selves": "*i32", "keys": "*i64"},
+        constants={"METRIC": metric, "LANES": lanes_of(dim), "N": rows, "M": columns, "K": k},
         num_warps=_WARPS,
         enable_fp_fusion=False,
     )
-    check(compiled, _PAIRS, 4)
+
+
+@pytest.mark.parametrize(("dim", "k"), [(2, 1), (3, 16), (4, 64)])
+def test_nearest_of_few_coordinates(dim, k):
+    compiled = nearest("fp32", EUCLIDEAN, k, dim, 90)
+    assert unpromised_instructions(compiled.ptx) == []
+    assert compiled.shared <= 16384  # lanes of a tile, once
+    # Keys of 8 bytes: a tile of 1,024 pairs and 64 nearest of 16 rows hold 8 of each a thread, and are sorted together.
+    assert compiled.registers <= (232 if k == 64 else 168)
+    assert compiled.spilled == 0
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp64"])
@@ -53,7 +67,8 @@ def test_distances_and_counts(dtype):
     fp64 = dtype == "fp64"
     tile = 8 if fp64 else 16
     sides = dict.fromkeys(("queries", "references", "distances", "radii"), f"*{dtype}") | {"counts": "*i64"}
-    shape = {"FP64": fp64, "N": tile, "M": tile}
+    sides |= {"selves": "*i32"}
+    shape = {"FP64": fp64, "LANES": 16, "N": tile, "M": tile}
     for kernel, constants in (
         (distances_kernel, {"METRIC": EUCLIDEAN}),
         (count_kernel, {"PER_REFERENCE": True, "STRICT": True}),

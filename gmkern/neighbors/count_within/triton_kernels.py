@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gmkern.neighbors.reference import check_finite
-from gmkern.neighbors.triton_distances import distance_tile, is_fp64, programs
+from gmkern.neighbors.triton_distances import distance_tile, is_fp64, lanes_of, programs
 
 _WARPS = 4
 
@@ -16,7 +16,8 @@ _WARPS = 4
 @triton.jit
 def count_kernel(
     queries, references, radii, counts, n, m, dim, part, exclude_self,
-    PER_REFERENCE: tl.constexpr, STRICT: tl.constexpr, FP64: tl.constexpr, N: tl.constexpr, M: tl.constexpr,
+    PER_REFERENCE: tl.constexpr, STRICT: tl.constexpr, FP64: tl.constexpr, LANES: tl.constexpr,
+    N: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
     """Adds to counts [B, N] those of one part of the references; whole numbers, so in any order."""
     batch = tl.program_id(2).to(tl.int64)
@@ -27,7 +28,7 @@ def count_kernel(
     for start in range(first, last, M):
         column = start + tl.arange(0, M)
         distance = distance_tile(
-            queries + batch * n * dim, references + batch * m * dim, row, n, column, last, dim, 0, FP64, N, M
+            queries + batch * n * dim, references + batch * m * dim, row, n, column, last, dim, 0, FP64, LANES, N, M
         )
         if PER_REFERENCE:
             bound = tl.load(radii + batch * m + column, mask=column < last, other=-1.0)[None, :]
@@ -61,7 +62,8 @@ def count_within(
         with torch.cuda.device_of(queries):
             count_kernel[(triton.cdiv(n, tile), parts, batch)](
                 queries, references, radii, counts, n, m, dim, part, int(exclude_self),
-                PER_REFERENCE=per_reference, STRICT=strict, FP64=is_fp64(queries), N=tile, M=tile,
+                PER_REFERENCE=per_reference, STRICT=strict, FP64=is_fp64(queries), LANES=lanes_of(dim),
+                N=tile, M=tile,
                 num_warps=_WARPS, enable_fp_fusion=False,
             )  # fmt: skip
     return counts

@@ -12,10 +12,12 @@ import triton.language as tl
 from torch import Tensor
 
 from gmkern.neighbors.kernel_sum.reference import check_numbers
+from gmkern.neighbors.reference import LANES
 from gmkern.neighbors.triton_distances import distance_tile, is_fp64
 
 # The numbers of the op's kernels
 _RBF, _LAPLACE, _RATIONAL, _ENERGY, _POLYNOMIAL = map(tl.constexpr, range(5))
+_LANES = tl.constexpr(LANES)
 _CHUNK = tl.constexpr(16)  # coordinates of a gradient that are summed together
 PART = 8192  # references that one program adds
 WARPS = 4
@@ -25,8 +27,8 @@ WARPS = 4
 def _measures(x, y, row, n, column, m, dim, KERNEL: tl.constexpr, FP64: tl.constexpr, N: tl.constexpr, M: tl.constexpr):
     """Squared distances [N, M], finite; of "polynomial" the products."""
     if KERNEL == _POLYNOMIAL:
-        return -distance_tile(x, y, row, n, column, m, dim, 4, FP64, N, M)
-    squares = distance_tile(x, y, row, n, column, m, dim, 1, FP64, N, M)
+        return -distance_tile(x, y, row, n, column, m, dim, 4, FP64, _LANES, N, M)
+    squares = distance_tile(x, y, row, n, column, m, dim, 1, FP64, _LANES, N, M)
     return tl.minimum(squares, 1.7976931348623157e308 if FP64 else 3.4028234663852886e38)
 
 

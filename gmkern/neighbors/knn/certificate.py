@@ -10,16 +10,16 @@ from gmkern.neighbors import _points
 from gmkern.neighbors.knn import ops
 from gmkern.neighbors.knn.api import check_k
 
-_METHODS = {1: "direct", 2: "screened by bytes", 3: "tree", 4: "screened by words"}
+_METHODS = {1: "direct", 2: "screened by bytes", 3: "tree", 4: "screened by words", 5: "screened by halves"}
 
 
 class Certificate(NamedTuple):
     """How :func:`knn` searches: ``method``, and its rows.
 
-    ``method`` is "direct" (the distances of all pairs), "tree", "screened by bytes" or "screened by words" (several are
-    joined by " + " where batches differ). ``screened`` of ``rows`` were screened; the bound certified ``certified`` of
-    them, and the others were done over directly. ``candidates`` exact distances were computed for a certified row, on
-    average: k at least, and few more where the bound is tight.
+    ``method`` is "direct" (the distances of all pairs), "tree", "screened by bytes" or "screened by words", on a GPU
+    "screened by halves" (several are joined by " + " where batches differ). ``screened`` of ``rows`` were screened; the
+    bound certified ``certified`` of them, and the others were done over directly. ``candidates`` exact distances were
+    computed for a certified row, on average: k at least, and few more where the bound is tight.
     """
 
     method: str
@@ -42,11 +42,11 @@ def knn_certificate(
     metric: str = "euclidean",
     exclude_self: bool = False,
 ) -> Certificate:
-    """How :func:`knn` finds these neighbours on a CPU: the method, and the share of rows that its bound certified.
+    """How :func:`knn` finds these neighbours: the method, and the share of rows that its bound certified.
 
     Parameters
     ----------
-    queries, references, k, exclude_self : as for :func:`knn`; points in memory, on a CPU.
+    queries, references, k, exclude_self : as for :func:`knn`; points in memory.
     metric : "euclidean" or "sqeuclidean".
 
     Returns
@@ -55,12 +55,13 @@ def knn_certificate(
 
     Raises
     ------
-    TypeError, ValueError : as :func:`knn`; also for points that are not on a CPU.
+    TypeError, ValueError : as :func:`knn`; also for points on a device without these methods.
 
     Notes
     -----
     Runs the search once more, for its tally. Neighbours are exact with or without a certificate: it tells about speed
-    alone. Tallies of a screened search depend on the processor (bytes need AVX-512 VNNI), never on threads.
+    alone. Tallies of a screened search depend on the processor (bytes need AVX-512 VNNI; a GPU's are its own), never on
+    threads.
 
     Examples
     --------
@@ -73,8 +74,8 @@ def knn_certificate(
     k = _validate.integer("k", k, low=1)
     check_k(k, y.shape[1], exclude_self)
     metric = _validate.one_of("metric", metric, ("euclidean", "sqeuclidean"))
-    if x.device.type != "cpu":
-        raise ValueError(f"queries: got a tensor on {x.device}; takes one on the CPU, where these methods are")
+    if x.device.type != "cpu" and (reason := _points.on_triton(x, y)) is not None:
+        raise ValueError(f"queries: got a tensor on {x.device}; takes one where these methods are (triton: {reason})")
     courses = _points.called(ops.knn_course, x, y, k, ops.METRICS.index(metric), bool(exclude_self), 0).tolist()
     method = " + ".join(sorted({_METHODS[course[0]] for course in courses}))
     screened, certified, candidates = (sum(course[i] for course in courses) for i in (1, 2, 3))

@@ -53,6 +53,13 @@ def _(*args: Any) -> tuple[Tensor, Tensor]:
     return triton_kernels.knn(*args)
 
 
+@torch.library.register_kernel("gmkern::knn_course", "cuda")
+def _(*args: Any) -> Tensor:
+    from gmkern.neighbors.knn import triton_kernels
+
+    return triton_kernels.knn_course(*args)
+
+
 def _pull_by_columns(
     queries: Tensor, references: Tensor, indices: Tensor, weights: Tensor, form: int
 ) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,9 @@
-"""The k nearest in Triton: the differences of all pairs, and the same order (distance, index) as everywhere.
+"""The k nearest in Triton: the CPU's distances, in the same order (distance, index) as everywhere.
 
-Up to k = 64 in float32 the selection is fused: a candidate is one integer, its distance's order-preserving bits above
-its index, so that the least integer is the nearest, ties to the lower index; each program keeps the k least of a part
-of the references, and the parts are merged. Otherwise distances of some queries are written, and sorted.
+Large searches are screened by tensor cores first (``triton_screen.py``). The direct search computes the differences of
+all pairs. Up to k = 64 in float32 its selection is fused: a candidate is one integer, its distance's order-preserving
+bits above its index, so that the least integer is the nearest, ties to the lower index; each program keeps the k least
+of a part of the references, and the parts are merged. Otherwise distances of some queries are written, and sorted.
 """
 
 from __future__ import annotations
@@ -12,37 +13,46 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gmkern.neighbors.reference import check_finite
-from gmkern.neighbors.triton_distances import distance_tile, is_fp64, programs
+from gmkern.neighbors.knn.triton_screen import MOST_NEAR, screened, screening_can, screening_pays
+from gmkern.neighbors.triton_distances import (
+    distance_tile,
+    from_keys,
+    is_fp64,
+    key_of,
+    lanes_of,
+    programs,
+    read_flags,
+)
 
 _LAST = tl.constexpr((1 << 63) - 1)  # behind every candidate
-_PAIRS = 256  # of a tile
+_NUMBERS = 4096  # of a tile: sixteen lanes of 256 pairs, or fewer lanes of more
 _FUSED = 64  # the largest k that is selected in registers
 _CELLS = 1 << 26  # distances that are written together
 _WARPS = 4
+_AUTOMATIC, _DIRECT, _SCREENED = range(3)  # methods
+_BY_HALVES = 5  # the method that a course tells
 
 
 @triton.jit
 def nearest_kernel(
-    queries, references, keys, n, m, dim, part, exclude_self,
-    METRIC: tl.constexpr, N: tl.constexpr, M: tl.constexpr, K: tl.constexpr,
+    queries, references, selves, keys, n, m, dim, part,
+    METRIC: tl.constexpr, LANES: tl.constexpr, N: tl.constexpr, M: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """keys [B, N, parts, K]: the K least of each part, ascending; K is 1 or M."""
+    """keys [B, N, parts, K]: the K least of each part, ascending; K is 1 or M. Row i leaves out reference selves[i]."""
     batch = tl.program_id(2).to(tl.int64)
     row = tl.program_id(0) * N + tl.arange(0, N)
+    own = tl.load(selves + row, mask=row < n, other=-1)
     first = tl.program_id(1) * part
     last = tl.minimum(first + part, m)
     best = tl.full([N, K], _LAST, tl.int64)
     for start in range(first, last, M):
         column = start + tl.arange(0, M)
         distance = distance_tile(
-            queries + batch * n * dim, references + batch * m * dim, row, n, column, last, dim, METRIC, False, N, M
-        )
-        bits = distance.to(tl.int32, bitcast=True)
-        order = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-        key = (order.to(tl.int64) << 32) | column.to(tl.int64)[None, :]
-        allowed = (column < last)[None, :] & ((row[:, None] != column[None, :]) | (exclude_self == 0))
-        key = tl.where(allowed, key, _LAST)
+            queries + batch * n * dim, references + batch * m * dim, row, n, column, last, dim, METRIC, False, LANES,
+            N, M,
+        )  # fmt: skip
+        allowed = (column < last)[None, :] & (own[:, None] != column[None, :])
+        key = tl.where(allowed, key_of(distance, column[None, :]), _LAST)
         if K == 1:
             best = tl.minimum(best, tl.min(key, 1)[:, None])
         else:
@@ -56,16 +66,16 @@ def nearest_kernel(
 
 @triton.jit
 def distances_kernel(
-    queries, references, distances, begin, n, m, dim, exclude_self,
-    METRIC: tl.constexpr, FP64: tl.constexpr, N: tl.constexpr, M: tl.constexpr,
+    queries, references, selves, distances, begin, n, m, dim,
+    METRIC: tl.constexpr, FP64: tl.constexpr, LANES: tl.constexpr, N: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
-    """distances [rows, M] of one batch's queries from ``begin`` on; NaN where a reference is excluded."""
+    """distances [rows, M] of one batch's queries from ``begin`` on; NaN at reference selves[i] of row i."""
     place = tl.program_id(0) * N + tl.arange(0, N)
     row = begin + place
     column = tl.program_id(1) * M + tl.arange(0, M)
-    distance = distance_tile(queries, references, row, n, column, m, dim, METRIC, FP64, N, M)
-    excluded = (row[:, None] == column[None, :]) & (exclude_self != 0)
-    distance = tl.where(excluded, float("nan"), distance)
+    distance = distance_tile(queries, references, row, n, column, m, dim, METRIC, FP64, LANES, N, M)
+    own = tl.load(selves + row, mask=row < n, other=-1)
+    distance = tl.where(own[:, None] == column[None, :], float("nan"), distance)
     to = distances + place.to(tl.int64)[:, None] * m + column[None, :]
     tl.store(to, distance, mask=(row < n)[:, None] & (column < m)[None, :])
 
@@ -73,33 +83,77 @@ def distances_kernel(
 def knn(
     queries: Tensor, references: Tensor, k: int, metric: int, exclude_self: bool, block_rows: int, method: int
 ) -> tuple[Tensor, Tensor]:
-    """As the op ``gmkern::knn``; block_rows and method, which change no result, are the CPU's. Synchronises once."""
-    check_finite("queries", queries)
-    check_finite("references", references)
+    """As the op ``gmkern::knn``, of its methods the first three; block_rows is the CPU's. Waits for the device once."""
+    return _search(queries, references, k, metric, exclude_self, method)[:2]
+
+
+def knn_course(queries: Tensor, references: Tensor, k: int, metric: int, exclude_self: bool, method: int) -> Tensor:
+    """As the op ``gmkern::knn_course``; a screened search's method is 5."""
+    counts = _search(queries, references, k, metric, exclude_self, method)[2]
+    if counts is None:
+        return torch.tensor([[_DIRECT, 0, 0, 0]] * len(queries), device=queries.device).reshape(-1, 4)
+    certified = counts >= 0
+    method_and_rows = torch.tensor([_BY_HALVES, queries.shape[1]], device=queries.device).expand(len(queries), 2)
+    tallies = torch.stack([certified.sum(1), counts.clamp(min=0).sum(1)], 1)
+    return torch.cat([method_and_rows, tallies], 1)
+
+
+def _search(
+    queries: Tensor, references: Tensor, k: int, metric: int, exclude_self: bool, method: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Distances and indices [B, N, k]; candidates [B, N], -1 for a row not certified, where the search is screened."""
+    can = screening_can(k, queries.shape[2], metric, is_fp64(queries))
+    if not (_AUTOMATIC <= method <= (_SCREENED if can else _DIRECT)):
+        takes = f"0 or 1, and on a GPU 2 for euclidean distances in float32 and k <= {MOST_NEAR}"
+        raise ValueError(f"method: got {method}; takes {takes}")
+    (batch, n, dim), m = queries.shape, references.shape[1]
+    pays = can and screening_pays(n, m, dim, k)
     with torch.cuda.device_of(queries):
-        if k <= _FUSED and not is_fp64(queries):
-            return _fused(queries, references, k, metric, exclude_self)
-        return _sorted(queries, references, k, metric, exclude_self)
+        selves = torch.arange(n, dtype=torch.int32, device=queries.device)
+        selves = selves if exclude_self else torch.full_like(selves, -1)
+        if not (n and batch and (pays if method == _AUTOMATIC else method == _SCREENED)):
+            found = _direct(queries, references, k, metric, selves)
+            read_flags(queries, references)
+            return *found, None
+        each = [screened(x, y, k, metric, exclude_self) for x, y in zip(queries, references, strict=True)]
+        keys, counts = (torch.stack(part) for part in zip(*each, strict=True))
+        distances, indices = from_keys(keys)
+        if read_flags(queries, references, (counts < 0).any())[0]:
+            for b in range(batch):
+                left = (counts[b] < 0).nonzero().squeeze(1)
+                again = _direct(queries[b, left][None], references[b : b + 1], k, metric, selves[left])
+                distances[b, left], indices[b, left] = again[0][0], again[1][0]
+        return distances, indices, counts
 
 
-def _fused(queries: Tensor, references: Tensor, k: int, metric: int, exclude_self: bool) -> tuple[Tensor, Tensor]:
+def _direct(queries: Tensor, references: Tensor, k: int, metric: int, selves: Tensor) -> tuple[Tensor, Tensor]:
+    """The differences of all pairs; row i of each batch leaves out reference selves[i]."""
+    fused = k <= _FUSED and not is_fp64(queries)
+    return (_fused if fused else _sorted)(queries, references, k, metric, selves)
+
+
+def _fused(queries: Tensor, references: Tensor, k: int, metric: int, selves: Tensor) -> tuple[Tensor, Tensor]:
     (batch, n, dim), m = queries.shape, references.shape[1]
     kept = 1 if k == 1 else max(16, triton.next_power_of_2(k))
-    columns = max(16, kept)
-    rows = _PAIRS // columns
+    rows, columns = fused_tile(dim, kept)
     parts, part = programs(triton.cdiv(n, rows), batch, m, columns)
     keys = queries.new_empty((batch, n, parts, kept), dtype=torch.int64)
     if keys.numel():
         nearest_kernel[(triton.cdiv(n, rows), parts, batch)](
-            queries, references, keys, n, m, dim, part, int(exclude_self),
-            METRIC=metric, N=rows, M=columns, K=kept, num_warps=_WARPS, enable_fp_fusion=False,
+            queries, references, selves, keys, n, m, dim, part,
+            METRIC=metric, LANES=lanes_of(dim), N=rows, M=columns, K=kept, num_warps=_WARPS, enable_fp_fusion=False,
         )  # fmt: skip
-    near = keys.flatten(2).sort(2).values[..., :k] if parts > 1 else keys[:, :, 0, :k]
-    order = (near >> 32).to(torch.int32)
-    return (order ^ ((order >> 31) & 0x7FFFFFFF)).view(torch.float32), near & 0xFFFFFFFF
+    return from_keys(keys.flatten(2).sort(2).values[..., :k] if parts > 1 else keys[:, :, 0, :k])
 
 
-def _sorted(queries: Tensor, references: Tensor, k: int, metric: int, exclude_self: bool) -> tuple[Tensor, Tensor]:
+def fused_tile(dim: int, kept: int) -> tuple[int, int]:
+    """Rows and columns of a tile whose nearest are selected in registers; columns are ``kept`` where that is not 1."""
+    pairs = _NUMBERS // lanes_of(dim)
+    columns = kept if kept > 1 else min(64, pairs // 16)
+    return min(64, pairs // columns), columns
+
+
+def _sorted(queries: Tensor, references: Tensor, k: int, metric: int, selves: Tensor) -> tuple[Tensor, Tensor]:
     (batch, n, dim), m = queries.shape, references.shape[1]
     real = torch.float64 if is_fp64(queries) else torch.float32
     distances = queries.new_empty((batch, n, k), dtype=real)
@@ -111,8 +165,8 @@ def _sorted(queries: Tensor, references: Tensor, k: int, metric: int, exclude_se
         for begin in range(0, n, rows):
             count = min(rows, n - begin)
             distances_kernel[(triton.cdiv(count, tile), triton.cdiv(m, tile))](
-                queries[b], references[b], block, begin, n, m, dim, int(exclude_self),
-                METRIC=metric, FP64=real == torch.float64, N=tile, M=tile,
+                queries[b], references[b], selves, block, begin, n, m, dim,
+                METRIC=metric, FP64=real == torch.float64, LANES=lanes_of(dim), N=tile, M=tile,
                 num_warps=_WARPS, enable_fp_fusion=False,
             )  # fmt: skip
             value, order = block[:count].sort(dim=1, stable=True)  # NaN comes last
