@@ -30,7 +30,7 @@ OWNERS: tuple[Owner, ...] = (
         "cpu",
         "triton",
         ("knn", "knn_course", "edge_pull"),
-        "tiles of differences and a sort in registers, which Triton schedules; no screening by products there yet",
+        "screened by tiles of products, which Triton gives to tensor cores; differences decide, sorted in registers",
     ),
     Owner("neighbors.count_within", "cpu", "triton", ("count_within",), "the same tiles, counted"),
     Owner(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,33 +17,43 @@ def _nearest(device: torch.device, tiny: bool, dim: int, k: int) -> Case:
     made = torch.Generator().manual_seed(2)
     x, y = (torch.randn(rows, dim, generator=made).to(device) for _ in range(2))
 
+    few = slice(None, None, rows // 20)
+
     def check() -> None:
-        few = x[:: rows // 100]
-        ours, truth = neighbors.knn(few, y, k), neighbors.knn(few.cpu(), y.cpu(), k, backend="reference")
-        assert torch.equal(ours.indices.cpu(), truth.indices), "indices differ from the reference"
-        assert torch.equal(ours.distances.cpu(), truth.distances), "distances differ from the reference"
+        ours, truth = neighbors.knn(x, y, k), neighbors.knn(x[few].cpu(), y.cpu(), k, backend="reference")
+        assert torch.equal(ours.indices[few].cpu(), truth.indices), "indices differ from the reference"
+        assert torch.equal(ours.distances[few].cpu(), truth.distances), "distances differ from the reference"
 
     def product() -> Tensor:
         squares = y.square().sum(1)
         blocks = [(squares - 2 * (block @ y.T)).topk(k, largest=False).indices for block in x.split(4096)]
         return torch.cat(blocks)
 
+    rivals = {"matmul + topk": product}
+    if k == 1 and (assign := _flash_assignment()) is not None:
+        halves = x.half()[None], y.half()[None], x.square().sum(1)[None]
+        rivals["flash-kmeans' assignment, of fp16"] = lambda: assign(*halves)
     return Case(
         f"{rows} x {rows} D={dim} k={k} fp32",
         lambda: neighbors.knn(x, y, k),
         check,
-        {"matmul + topk": product},
-        work=float(rows) * rows,
-        unit="pairs",
+        rivals,
+        work=2.0 * rows * rows * dim,  # of the products that screen; the exact distances are few
+        unit="flop",
     )
 
 
-def nearest(device: torch.device, tiny: bool) -> Case:
-    return _nearest(device, tiny, 64, 1)
+def _flash_assignment() -> Callable[..., object] | None:
+    """flash-kmeans' nearest centroid (Triton), where that package is installed: absent from the rivals otherwise."""
+    try:
+        from flash_kmeans.assign_euclid_triton import euclid_assign_triton  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    return euclid_assign_triton  # type: ignore[no-any-return]
 
 
-def nearest_five(device: torch.device, tiny: bool) -> Case:
-    return _nearest(device, tiny, 64, 5)
+def _nearest_of(dim: int, k: int) -> Callable[[torch.device, bool], Case]:
+    return lambda device, tiny: _nearest(device, tiny, dim, k)
 
 
 def counts_within(device: torch.device, tiny: bool) -> Case:
@@ -88,9 +99,10 @@ def kernel_sums(device: torch.device, tiny: bool) -> Case:
     )
 
 
+# Every width at k = 1, and more neighbours where selection binds and where products do.
+SEARCHES = ((16, 1), (64, 1), (128, 1), (512, 1), (2048, 1), (64, 5), (512, 5), (64, 100), (2048, 100))
 CASES = {
-    "neighbors.knn nearest": nearest,
-    "neighbors.knn": nearest_five,
+    **{f"neighbors.knn D={dim} k={k}": _nearest_of(dim, k) for dim, k in SEARCHES},
     "neighbors.count_within": counts_within,
     "neighbors.kernel_sum": kernel_sums,
 }

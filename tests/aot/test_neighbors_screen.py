@@ -28,7 +28,7 @@ def test_lanes(width, architecture):
             "EXCLUDE": width == 128,
             "N": shape.n,
             "M": shape.m,
-        },  # fmt: skip
+        },
         aligned=("x", "y", "terms", "nearest", "second", "lanes"),
         num_warps=shape.warps,
         num_stages=STAGES,
@@ -41,8 +41,8 @@ def test_lanes(width, architecture):
     tiles = shape.chunk * 2 * (3 * shape.m + (1 if width == shape.chunk else 3) * shape.n)
     assert compiled.shared <= min(tiles + 4 * shape.n * shape.m, (163 if architecture == 80 else 227) << 10)
     # A thread holds 64 products (128 in the tile of 256 columns) and half as many of the least and second least, and
-    # both while they are compared.
-    assert compiled.registers <= (255 if shape.m == 256 or architecture == 80 else 208)
+    # both while they are compared. Only on sm_90 do products keep out of the way until they are done.
+    assert compiled.registers <= (208 if architecture == 90 and shape.m == 128 else 255)
     # 128 products and 64 least are close to all registers: addresses of the outer loop may wait in local memory.
     assert compiled.spilled <= (64 if shape.m == 256 else 0)
 
@@ -66,7 +66,7 @@ def test_sieve(lanes, architecture):
             "CAPACITY": 512,
             "EACH": 32,
             "LANES": lanes,
-        },  # fmt: skip
+        },
         num_warps=triton_screen.sieve_warps(lanes),
         enable_fp_fusion=False,
     )
@@ -92,7 +92,7 @@ def test_rerank(k, lanes):
             "LANES": lanes,
             "M": max(64, k),
             "K": k,
-        },  # fmt: skip
+        },
         num_warps=_SMALL,
         enable_fp_fusion=False,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gmkern.neighbors import count_within, knn
+from gmkern.neighbors import count_within, knn, knn_certificate
+from gmkern.neighbors.knn import ops
 
 pytestmark = pytest.mark.gpu
 
@@ -23,6 +24,37 @@ def test_the_bits_of_the_cpu(metric, n, m, d, k, dtype):
         assert torch.equal(ours.indices.cpu(), theirs.indices)
         assert torch.equal(ours.distances.cpu(), theirs.distances)
     torch.testing.assert_close(ours.distances.cpu(), theirs.distances, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["normal", "clusters", "copies", "far off"])
+@pytest.mark.parametrize(("n", "m", "d", "k"), [(1000, 5003, 16, 1), (333, 9001, 65, 5), (65, 20_000, 700, 100)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_screened_by_halves(kind, n, m, d, k, dtype):
+    made = torch.Generator().manual_seed(2)
+    x, y = (torch.randn(1, rows, d, generator=made) for rows in (n, m))
+    if kind == "clusters":
+        y = y[:, torch.arange(m) % 50] + 0.01 * y
+        x = y[:, :n] + 0.01 * x
+    elif kind == "copies":  # more of each than there is room for
+        y = y[:, torch.arange(m) % 3]
+        x[:, ::2] = y[:, : (n + 1) // 2]
+    elif kind == "far off":
+        x, y = x + 100, y + 100
+    x, y = x.to(dtype), y.to(dtype)
+    ours, theirs = ops.knn(x.cuda(), y.cuda(), k, 0, False, 0, 2), ops.knn(x, y, k, 0, False, 0, 1)
+    assert torch.equal(ours[1].cpu(), theirs[1])
+    assert torch.equal(ours[0].cpu(), theirs[0])
+
+
+def test_within_one_set_of_many():
+    x = torch.randn(1, 20_000, 48, generator=torch.Generator().manual_seed(3))
+    ours, theirs = ops.knn(x.cuda(), x.cuda(), 6, 1, True, 0, 2), ops.knn(x, x, 6, 1, True, 0, 0)
+    assert torch.equal(ours[1].cpu(), theirs[1])
+    assert torch.equal(ours[0].cpu(), theirs[0])
+    course = knn_certificate(x[0].cuda(), k=6, exclude_self=True)
+    assert course.method == "screened by halves"
+    assert course.share > 0.99
+    assert course.candidates < 12
 
 
 @pytest.mark.parametrize("per", ["query", "reference"])

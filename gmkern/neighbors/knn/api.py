@@ -74,15 +74,16 @@ def knn(
     -----
     Distances are those of the differences, ``sqrt(sum (q_d - r_d)^2)``, summed in one written order without fused
     operations, and never of ``|q|^2 + |r|^2 - 2 q r``. From 9 coordinates on, where M is large and k small, candidates
-    are screened by integer dot products under a proven bound, then computed as above: the same bits. The result does
+    are screened by dot products (of integers; on a GPU of float16 numbers) under a proven bound, then computed as
+    above: the same bits. The result does
     not depend on threads, blocks, batch, k, instruction set or backend, to the bit. Squares that overflow give infinite
     distances, in the order of their index.
 
     Differentiable in both sides, any number of times: gradients are gathered in a fixed order, and are 0 at distance
     0 for "euclidean". Works under ``torch.compile(fullgraph=True)``; allocates, so not in a captured CUDA graph. Memory
     beyond inputs and outputs: about 128 MB (docs/neighbors.md), and [N, k] more for gradients; on a GPU k integers
-    a query and part of the references, and for k > 64 or float64 up to 2^26 distances. A GPU is waited for once, to
-    look for NaN.
+    a query and part of the references, up to 2^26 distances, and where screened the points in float16. A GPU is waited
+    for once, for rows to be done over and to look for NaN.
 
     Examples
     --------

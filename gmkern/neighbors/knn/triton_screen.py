@@ -96,7 +96,7 @@ class Plan(NamedTuple):
 
 
 def plan_of(m: int, shape: Shape, k: int) -> Plan:
-    """For m references. About k^2 / 2 L pairs of the k nearest share one of L lanes, and then all of it are candidates."""
+    """For m references. About k^2 / 2 L pairs of the k nearest share one of L lanes; all of it are candidates then."""
     columns, each = triton.cdiv(m, shape.m), shape.m // 4
     wanted = max(_FEWEST_LANES, _LANES_PER_NEIGHBOR * k)
     tiles = max(triton.cdiv(columns * each, _LANES), min(_MEMBERS // 4, columns * each // wanted))
