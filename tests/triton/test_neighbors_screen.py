@@ -56,7 +56,7 @@ def test_batches_clusters_far_off_and_copies(generator):
 
 
 def test_more_copies_than_room_go_to_the_direct_search(generator):
-    y = torch.randn(1, 2, 24, generator=generator)[:, torch.arange(600) % 2]
+    y = torch.randn(1, 2, 24, generator=generator)[:, torch.arange(1200) % 2]
     x = torch.cat([y[:, 1:2], torch.randn(1, 1, 24, generator=generator)], 1)
     assert (searched(x, y, 2) == -1).all()
 

@@ -101,7 +101,7 @@ def plan_of(m: int, shape: Shape, k: int) -> Plan:
     wanted = max(_FEWEST_LANES, _LANES_PER_NEIGHBOR * k)
     tiles = max(triton.cdiv(columns * each, _LANES), min(_MEMBERS // 4, columns * each // wanted))
     lanes = triton.cdiv(columns, tiles) * each
-    return Plan(shape, columns, tiles, lanes, triton.next_power_of_2(2 * k + 64 + 16 * tiles))
+    return Plan(shape, columns, tiles, lanes, triton.next_power_of_2(4 * k + 256 + 16 * tiles))
 
 
 @triton.jit
