@@ -93,7 +93,7 @@ OWNERS: tuple[Owner, ...] = (
         "cpu",
         "cuda",
         ("simulate", "euler_maruyama_step"),
-        "one block a system, all steps in one launch: CUDA C++ holds the state in shared memory",
+        "a block a system, all steps in one launch, the state in shared memory; a warp an atom of a large system",
     ),
     Owner(
         "dynamics.path_log_prob",

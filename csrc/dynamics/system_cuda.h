@@ -193,7 +193,7 @@ __device__ const double* trap_of(const CudaSystem<R, D>& s, int trap, int i) {
     return s.types[i] + 1 < s.terms.side ? s.terms.trap[trap] + s.types[i] * (1 + D) : nullptr;
 }
 template <Want want, class R, int D>
-__device__ void add_trap(const CudaSystem<R, D>& s, int trap, int i, AtomSums<R, D>& sums) {
+__device__ void add_trap(const CudaSystem<R, D>& s, int trap, int i, bool counts, AtomSums<R, D>& sums) {
     const double* own = trap_of(s, trap, i);
     for (int d = 0; d < D; ++d) {
         const double k = own != nullptr ? own[0] : __builtin_nan(""), center = own != nullptr ? own[1 + d] : k;
@@ -204,11 +204,12 @@ __device__ void add_trap(const CudaSystem<R, D>& s, int trap, int i, AtomSums<R,
         }
         sums.force[d] -= static_cast<R>(k) * (s.x[i * D + d] - static_cast<R>(center));
         const double away = static_cast<double>(s.x[i * D + d]) - center;
-        if (want == Want::forces_and_energy) sums.rest += 0.5 * k * (away * away);
+        if (want == Want::forces_and_energy && counts) sums.rest += 0.5 * k * (away * away);
     }
 }
 
-// The sums of atom i, its force joined; i may lie beyond the system, so that all of a warp's threads join.
+// The sums of atom i: its force joined, and the same in all threads of the group, its energy still in parts. i may lie
+// beyond the system, so that all of a warp's threads join.
 template <Want want, bool kAny, class R, int D>
 __device__ AtomSums<R, D> atom_sums(const CudaSystem<R, D>& s, int i, int g, int group) {
     AtomSums<R, D> sums;
@@ -221,8 +222,8 @@ __device__ AtomSums<R, D> atom_sums(const CudaSystem<R, D>& s, int i, int g, int
             for (int c = 0; c < s.terms.chains; ++c) add_bonds<want>(s, c, i, g, group, sums);
     }
     sums.join(group);
-    if (i < s.count && g == 0)
-        for (int t = 0; t < s.terms.traps; ++t) add_trap<want>(s, t, i, sums);
+    if (i < s.count)
+        for (int t = 0; t < s.terms.traps; ++t) add_trap<want>(s, t, i, g == 0, sums);
     return sums;
 }
 

@@ -24,7 +24,7 @@ Tensor filled(const Tensor& like, std::initializer_list<int64_t> shape) {
 // A call with what both ops have: NaN is given where no valid system writes.
 struct Call {
     CudaTrajectory a;
-    Tensor constants, log_probs;
+    Tensor constants, log_probs, room, squares, energies;
 };
 Call call_of(const CudaBatch& b, const Tensor& system_ptr, int64_t integrator, const Tensor& coefficients,
              const Tensor& log_probs, int64_t backward, const Tensor& pin, int64_t steps, int64_t largest) {
@@ -35,9 +35,13 @@ Call call_of(const CudaBatch& b, const Tensor& system_ptr, int64_t integrator, c
     GM_CHECK(backward == 0 || integrator == 2, "backward: got ", backward, " with integrator ", integrator,
              "; takes 0, or integrator 2");
     static_assert(sizeof(StepConstants) == 6 * sizeof(double), "a row of `constants`");
+    const Tensor none = torch::stable::new_empty(coefficients, {0});
     Call call = {{},
                  torch::stable::new_empty(coefficients, {coefficients.size(0), coefficients.size(1), 6}),
-                 filled(log_probs, {2, log_probs.size(1)})};
+                 filled(log_probs, {2, log_probs.size(1)}),
+                 none,
+                 none,
+                 none};
     CudaTrajectory& a = call.a;
     a.fp64 = b.fp64;
     a.device = b.device;
@@ -53,6 +57,15 @@ Call call_of(const CudaBatch& b, const Tensor& system_ptr, int64_t integrator, c
     a.constants = static_cast<StepConstants*>(call.constants.mutable_data_ptr());
     a.system_ptr = system_ptr.const_data_ptr<int64_t>();
     a.steps = steps;
+    if (largest > kMostInBlock) {
+        const int64_t real = b.fp64 ? 8 : 4, elements = b.atoms * b.dim;
+        call.room = torch::stable::new_empty(coefficients, {(wide_arrays(a.kind) * elements * real + 7) / 8});
+        call.squares = torch::stable::new_empty(coefficients, {log_probs.numel() > 0 ? 4 * elements : 0});
+        call.energies = torch::stable::new_empty(coefficients, {b.atoms});
+        a.room = call.room.mutable_data_ptr();
+        a.squares = call.squares.mutable_data_ptr<double>();
+        a.atom_energies = call.energies.mutable_data_ptr<double>();
+    }
     a.pin = pin.numel() > 0 ? pin.const_data_ptr() : nullptr;
     if (log_probs.numel() == 0) return call;
     a.log_probs_in = log_probs.const_data_ptr<double>();

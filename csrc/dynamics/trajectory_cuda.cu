@@ -1,12 +1,12 @@
-// All steps of all systems in one launch: a block a system, its state in shared memory.
+// All steps of all systems in one launch: a block a system, its state in shared memory. Larger systems than a block
+// serves are trajectory_wide_cuda.cu's, whatever else is in the batch.
 //
 // A step has two phases. First each thread moves its elements; then each group of G threads sums the force on its atom,
 // while the block draws the next step's noise, a Philox block a thread. G and the block's size depend on the system's
 // number of atoms alone, and so does every sum's order.
 #include "dynamics/trajectory_cuda.h"
 
-#include "common/noise.h"
-#include "dynamics/launch_cuda.h"
+#include "dynamics/element_cuda.h"
 #include "dynamics/step_constants.h"
 #include "dynamics/system_cuda.h"
 
@@ -14,7 +14,6 @@ namespace gm {
 namespace {
 
 constexpr int kMostThreads = 256, kWarps = kMostThreads / 32;
-constexpr double kHalfLog2Pi = 0.91893853320467274178;
 
 __host__ __device__ inline int group_of(int64_t count) {  // threads an atom
     return count <= 64 ? 4 : count <= 128 ? 2 : 1;
@@ -29,9 +28,12 @@ int threads_for_all(int64_t largest) { return largest >= 64 ? kMostThreads : thr
 __host__ __device__ inline size_t array_size(int64_t largest, int64_t dim) {
     return static_cast<size_t>((largest * dim + 3) / 4 * 4);
 }
+__host__ __device__ inline int64_t in_block(const CudaTrajectory& a) {
+    return a.largest < kMostInBlock ? a.largest : kMostInBlock;
+}
 size_t shared_bytes(const CudaTrajectory& a) {
     const size_t arrays = a.kind == IntegratorKind::rk4 ? 5 : 4, real = a.fp64 ? 8 : 4;
-    return 2 * kWarps * sizeof(double) + arrays * array_size(a.largest, a.field.dim) * real;
+    return 2 * kWarps * sizeof(double) + arrays * array_size(in_block(a), a.field.dim) * real;
 }
 
 // The step's normals, element e of the system at to[e]: docs/noise.md.
@@ -55,20 +57,6 @@ __device__ void draw(double* to, int elements, NoiseKey key, int64_t id, uint32_
     }
 }
 
-// A step's constants in the state's type.
-template <class R>
-struct Constants {
-    R dt, half, sixth, keep, kick;
-    double bridge;
-    __device__ explicit Constants(const StepConstants& c)
-        : dt(static_cast<R>(c.dt)),
-          half(static_cast<R>(c.half_dt)),
-          sixth(static_cast<R>(c.sixth_dt)),
-          keep(static_cast<R>(c.keep)),
-          kick(static_cast<R>(c.kick)),
-          bridge(c.bridge) {}
-};
-
 // One system's steps by one block. Without kAll: velocity Verlet, BAOAB and Euler-Maruyama of constant numbers, atoms
 // all alike, no bonds, no splines and no log-probabilities, so that the common case asks after none of them.
 template <class R, int D, bool kAll>
@@ -90,20 +78,6 @@ struct Walk {
     __device__ void each(const F& f) const {
         for (int e = threadIdx.x; e < elements; e += threads) f(e);
     }
-    // The sums over the block's threads, by warps and then by number.
-    template <int N>
-    __device__ void join(double (&sums)[N]) const {
-        for (int half = 16; half > 0; half /= 2)
-            for (int n = 0; n < N; ++n) sums[n] += __shfl_xor_sync(kAllLanes, sums[n], half);
-        if (threadIdx.x % 32 == 0)
-            for (int n = 0; n < N; ++n) partial[N * (threadIdx.x / 32) + n] = sums[n];
-        __syncthreads();
-        for (int n = 0; n < N; ++n) sums[n] = 0.0;
-        for (int w = 0; w < threads / 32; ++w)
-            for (int n = 0; n < N; ++n) sums[n] += partial[N * w + n];
-        __syncthreads();
-    }
-
     // to = forces at `from`; the energy is given where it is wanted. Noise of step `ahead` is drawn meanwhile.
     template <Want want>
     __device__ double forces(const R* from, R* to, bool draws, uint32_t ahead) const {
@@ -120,7 +94,7 @@ struct Walk {
             if (i < s.count && g == 0)
                 for (int d = 0; d < D; ++d) to[i * D + d] = sums.force[d];
         }
-        if (want == Want::forces_and_energy) join(energy);
+        if (want == Want::forces_and_energy) block_sums(energy, partial, threads);
         __syncthreads();
         return energy[0];
     }
@@ -132,34 +106,12 @@ struct Walk {
         each([&](int e) { v[e] = fma(c.half, f[e] * inverse_mass[e / D], v[e]); });
     }
 
-    // -z^2 / 2 with z = (to - mean) / scale is summed for each element; the rest of a Gaussian's logarithm here.
-    __device__ void add_square(int which, double away, double scale) {
-        const double z = away / scale;
-        squares[which] += z * z;
-    }
-    __device__ double normaliser(const Constants<R>& c) const {
-        const double all = static_cast<double>(elements);
-        return -all * (kHalfLog2Pi + log_positive(static_cast<double>(c.kick))) - log_masses;
-    }
+    __device__ bool with_log_probs() const { return kAll && a.log_probs != nullptr; }
 
     __device__ void verlet_or_baoab(const Constants<R>& c) {
         each([&](int e) {
-            const R mass = inverse_mass[e / D];
-            R vi = fma(c.half, f[e] * mass, v[e]);
-            if (a.kind == IntegratorKind::baoab) {
-                const R xi = fma(c.half, vi, x[e]), before = vi, root = sqrt(mass);
-                vi = fma(c.kick * root, noise[e], c.keep * vi);
-                x[e] = fma(c.half, vi, xi);
-                if (kAll && a.log_probs != nullptr) {
-                    const double from = before, to = vi, keep = c.keep;
-                    const double scale = static_cast<double>(c.kick) * static_cast<double>(root);
-                    add_square(0, to - keep * from, scale);
-                    add_square(1, from - keep * to, scale);
-                }
-            } else {
-                x[e] = fma(c.dt, vi, x[e]);
-            }
-            v[e] = vi;
+            const R drawn = a.kind == IntegratorKind::baoab ? noise[e] : R(0);
+            open_step(a, c, f[e], inverse_mass[e / D], drawn, with_log_probs(), x[e], v[e], squares);
         });
     }
     __device__ void euler_maruyama(const Constants<R>& c, int64_t done) {
@@ -168,9 +120,8 @@ struct Walk {
         each([&](int e) {
             const R before = x[e];
             const R to = kAll && path != nullptr ? path[e] : fma(c.kick, noise[e], fma(c.dt, f[e], before));
-            if (kAll && a.log_probs != nullptr) {
-                const double away = static_cast<double>(to) - static_cast<double>(before);
-                add_square(0, away - static_cast<double>(c.dt) * static_cast<double>(f[e]), c.kick);
+            if (with_log_probs()) {
+                squares[0] += forward_square(c, before, f[e], to);
                 v[e] = before;
             }
             x[e] = to;
@@ -179,31 +130,9 @@ struct Walk {
     // The reversed step of Euler-Maruyama from x, where the force is f, to where it came from.
     __device__ void backward(const Constants<R>& c) {
         const R* pin = static_cast<const R*>(a.pin);
-        if (a.backward == BackwardKind::bridge && c.bridge == 0.0)
-            return;  // it ends where it is pinned, with certainty
-        const double dt = a.backward == BackwardKind::reversed ? -static_cast<double>(c.dt) : static_cast<double>(c.dt);
         each([&](int e) {
-            const double before = v[e], here = x[e];
-            if (a.backward == BackwardKind::bridge) {
-                const double start = pin[first * D + e];
-                const double away = (before - start) - c.bridge * (here - start);
-                add_square(1, away, static_cast<double>(c.kick) * sqrt(c.bridge));
-            } else if (a.backward == BackwardKind::brownian) {
-                add_square(1, before - here, c.kick);
-            } else {
-                add_square(1, (before - here) - dt * static_cast<double>(f[e]), c.kick);
-            }
+            squares[1] += backward_square(a, c, v[e], x[e], f[e], pin != nullptr ? pin[first * D + e] : R(0));
         });
-    }
-    __device__ void add_log_probs(const Constants<R>& c) {
-        join(squares);
-        const double own = normaliser(c);
-        totals[0] += own - 0.5 * squares[0];
-        if (a.backward != BackwardKind::bridge)
-            totals[1] += own - 0.5 * squares[1];
-        else if (c.bridge != 0.0)
-            totals[1] += own - 0.5 * static_cast<double>(elements) * log_positive(c.bridge) - 0.5 * squares[1];
-        squares[0] = squares[1] = 0.0;
     }
 
     // x to the step's end, f being the force at its start; v is free.
@@ -227,13 +156,10 @@ struct Walk {
     }
 
     __device__ void run() {
-        const bool moves_v = a.kind == IntegratorKind::velocity_verlet || a.kind == IntegratorKind::baoab;
-        const bool random = (a.kind == IntegratorKind::baoab || a.kind == IntegratorKind::euler_maruyama) &&
-                            !(kAll && a.path != nullptr);
+        const bool moves_v = moves_velocities(a), random = draws_noise(a);
         const StepConstants* constants = a.constants + (a.columns == 1 ? 0 : system);
         Constants<R> c(constants[0]);
-        const bool with_log_probs = kAll && a.log_probs != nullptr;
-        if (with_log_probs) start_log_probs();
+        if (with_log_probs()) start_log_probs();
         force_here(false, random && a.steps > 0, step);
         int64_t frame = 0;
         for (int64_t done = 1; done <= a.steps; ++done) {
@@ -248,12 +174,14 @@ struct Walk {
             else if (kAll)
                 rk4(c);
             double energy = 0.0;
-            if (more || record || moves_v || with_log_probs)
+            if (more || record || moves_v || with_log_probs())
                 energy = force_here(record, random && more, step + static_cast<uint32_t>(done));
             if (moves_v) half_kick(c);
-            if (with_log_probs) {
+            if (with_log_probs()) {
                 if (!moves_v) backward(c);
-                add_log_probs(c);
+                block_sums(squares, partial, threads);
+                add_step(a, c, elements, log_masses, squares, totals);
+                squares[0] = squares[1] = 0.0;
             }
             if (!record) continue;
             R* to = static_cast<R*>(a.frames) + (frame * a.field.atoms + first) * D;
@@ -264,7 +192,7 @@ struct Walk {
         if (a.x != nullptr) each([&](int e) { static_cast<R*>(a.x)[first * D + e] = x[e]; });
         const R* still = static_cast<const R*>(a.v_in) + first * D;
         if (a.v != nullptr) each([&](int e) { static_cast<R*>(a.v)[first * D + e] = moves_v ? v[e] : still[e]; });
-        if (!with_log_probs || threadIdx.x != 0) return;
+        if (!with_log_probs() || threadIdx.x != 0) return;
         a.log_probs[system] = totals[0];
         a.log_probs[a.systems + system] = totals[1];
     }
@@ -274,7 +202,7 @@ struct Walk {
         double logs[1] = {0.0};
         if (a.kind == IntegratorKind::baoab)
             each([&](int e) { logs[0] += log_positive(static_cast<double>(sqrt(inverse_mass[e / D]))); });
-        join(logs);
+        block_sums(logs, partial, threads);
         log_masses = logs[0];
         squares[0] = squares[1] = 0.0;
     }
@@ -284,7 +212,7 @@ template <class R, int D, bool kAll>
 __global__ void __launch_bounds__(kMostThreads, 2) trajectory(const CudaTrajectory a) {
     const int64_t system = blockIdx.x, first = a.system_ptr[system], size = a.system_ptr[system + 1] - first;
     // Offsets that the host could not read: rows that no valid system covers stay NaN, as the launcher set them.
-    if (first < 0 || size < 0 || size > a.largest || first + size > a.field.atoms) return;
+    if (first < 0 || size < 0 || size > a.largest || first + size > a.field.atoms || size > kMostInBlock) return;
     const int count = static_cast<int>(size), elements = count * D, threads = threads_of(size);
     if (static_cast<int>(threadIdx.x) >= threads) return;  // whole warps, so that none waits for them
 
@@ -297,9 +225,9 @@ __global__ void __launch_bounds__(kMostThreads, 2) trajectory(const CudaTrajecto
         const int64_t at = (a.field.boxes == 1 ? 0 : system) * D * D;
         if (periodic) box.read(a.field.cell + at, a.field.inverse + at);
     }
-    const size_t each = array_size(a.largest, D);
+    const size_t each = array_size(in_block(a), D);
     R *x = reinterpret_cast<R*>(shared + 2 * kWarps), *v = x + each, *f = v + each, *noise = f + each;
-    const bool moves_v = a.kind == IntegratorKind::velocity_verlet || a.kind == IntegratorKind::baoab;
+    const bool moves_v = moves_velocities(a);
     for (int e = threadIdx.x; e < elements; e += threads) {
         x[e] = static_cast<const R*>(a.x_in)[first * D + e];
         if (moves_v) v[e] = static_cast<const R*>(a.v_in)[first * D + e];
@@ -335,13 +263,7 @@ __global__ void make_constants(const CudaTrajectory a) {
 
 template <class R, int D, bool kAll>
 cudaError_t walk_all(const CudaTrajectory& a) {
-    const size_t bytes = shared_bytes(a);
-    if (bytes > 48 * 1024) {
-        const cudaError_t grown = cudaFuncSetAttribute(
-            trajectory<R, D, kAll>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
-        if (grown != cudaSuccess) return grown;
-    }
-    return launch(trajectory<R, D, kAll>, a.systems, threads_for_all(a.largest), bytes, a.stream, a);
+    return launch(trajectory<R, D, kAll>, a.systems, threads_for_all(a.largest), shared_bytes(a), a.stream, a);
 }
 
 bool needs_all(const CudaTrajectory& a) {
@@ -364,9 +286,10 @@ const char* launch_trajectory(const CudaTrajectory& a) {
     const OnDevice here(a.device);
     cudaError_t status = here.status();
     if (status == cudaSuccess) status = launch(make_constants, (a.rows * a.columns + 127) / 128, 128, 0, a.stream, a);
-    if (status != cudaSuccess) return message(status);
-    if (a.field.dim == 3) return message(a.fp64 ? walk_for<double, 3>(a) : walk_for<float, 3>(a));
-    return message(a.fp64 ? walk_for<double, 2>(a) : walk_for<float, 2>(a));
+    if (status == cudaSuccess && a.field.dim == 3) status = a.fp64 ? walk_for<double, 3>(a) : walk_for<float, 3>(a);
+    if (status == cudaSuccess && a.field.dim == 2) status = a.fp64 ? walk_for<double, 2>(a) : walk_for<float, 2>(a);
+    if (status != cudaSuccess || a.largest <= kMostInBlock) return message(status);
+    return launch_wide_trajectory(a);
 }
 
 }  // namespace gm

@@ -28,9 +28,22 @@ struct CudaTrajectory {
     const double* log_probs_in;                // [2, S], or nullptr
     double* log_probs;
     void *x, *v, *frames, *energies;  // x and v nullptr where they are not wanted
+    // Of systems that are too large for a block; nullptr where `largest` says that there are none.
+    void* room;             // wide_arrays() times [M, D]
+    double* squares;        // [4, M, D], with log_probs
+    double* atom_energies;  // [M]
 };
+
+// A system of more atoms is spread over many blocks.
+constexpr int64_t kMostInBlock = 256;
+// Two states and a stage; for Heun and RK4 two slopes and another stage.
+inline int64_t wide_arrays(IntegratorKind kind) {
+    return kind == IntegratorKind::heun || kind == IntegratorKind::rk4 ? 6 : 3;
+}
 
 // Queues all steps of all systems on the stream; gives what went wrong, or nullptr.
 const char* launch_trajectory(const CudaTrajectory&);
+// The part of it that is of large systems, once the field and the constants are made.
+const char* launch_wide_trajectory(const CudaTrajectory&);
 
 }  // namespace gm

@@ -25,6 +25,7 @@ BUDGETS = {
         "trajectory": (128, 256),
         "make_constants": (64, 0),
     },
+    "trajectory_wide_cuda": {"look": (80, 16), "sum_up": (64, 0)},  # 80: six blocks of 128 threads a multiprocessor
     "energy_cuda": {
         "per_atom": (128, 64), "sum_energies": (64, 0), "sum_systems": (64, 0),
         "per_system": (128, 64),  # a block of 256 threads a system

@@ -21,7 +21,7 @@ pytestmark = [
 @pytest.mark.parametrize("integrator", [VelocityVerlet(0.003), BAOAB(0.003, 0.5, 2.0), EulerMaruyama(3e-4, 1.0),
                                         Heun(3e-4), RK4(3e-4)], ids=lambda i: type(i).__name__)  # fmt: skip
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("n", "dim"), [(1, 3), (7, 2), (32, 3), (65, 3), (300, 3)])
+@pytest.mark.parametrize(("n", "dim"), [(1, 3), (7, 2), (32, 3), (65, 3), (256, 2), (300, 3)])
 def test_against_the_reference_and_the_cpu(integrator, dtype, n, dim):
     """The bound of tests/dynamics/test_simulate.py: a few roundings a step."""
     x = cloud(3, n, dim).to(dtype)
@@ -95,14 +95,30 @@ def test_a_graph_replays_with_the_step_it_finds():
     assert not torch.equal(*seen)
 
 
+def test_a_large_system_among_small_ones_changes_no_bit():
+    """Above 256 atoms a system is spread over the device, and the others are not."""
+    sizes = [31, 600, 256]
+    ptr = torch.tensor([0, *sizes]).cumsum(0)
+    x = torch.cat([lattice(n) + 0.05 * torch.randn(n, 3, dtype=torch.float64) for n in sizes]).float().cuda()
+    kw = {"seed": 2, "integrator": EulerMaruyama(1e-4, 1.0), "steps": 25, "backend": "cuda", "log_prob": True}
+    whole = simulate(LennardJones(), x, system_ptr=ptr, **kw)
+    for s in range(3):
+        rows = slice(int(ptr[s]), int(ptr[s + 1]))
+        alone = simulate(LennardJones(), x[rows], sample_ids=[s], **kw)
+        assert torch.equal(alone.positions, whole.positions[rows])
+        assert torch.equal(alone.log_prob_backward, whole.log_prob_backward[s : s + 1])
+    cpu = simulate(LennardJones(), x.double().cpu(), system_ptr=ptr, **kw | {"backend": "cpu"})
+    gpu = simulate(LennardJones(), x.double(), system_ptr=ptr, **kw)
+    assert torch.allclose(cpu.positions, gpu.positions.cpu(), atol=1e-10)
+    assert torch.allclose(cpu.log_prob_forward, gpu.log_prob_forward.cpu(), rtol=1e-7)
+
+
 def test_other_streams_and_what_the_kernel_does_not_serve():
     x = cloud(4, 32).float().cuda()
     kw = {"integrator": VelocityVerlet(0.003), "steps": 10}
     with torch.cuda.stream(torch.cuda.Stream()):
         there = simulate(LennardJones(), x, **kw).positions
     assert torch.equal(there, simulate(LennardJones(), x, **kw).positions)
-    with pytest.raises(ValueError, match="cuda: takes systems of up to"):
-        simulate(LennardJones(), torch.rand(20_000, 3, device="cuda"), **kw, backend="cuda")
     four = torch.rand(2, 5, 4, device="cuda")
     with pytest.raises(ValueError, match="cuda: takes positions of dimension 2 or 3, got 4"):
         simulate(Harmonic(), four, **kw, backend="cuda")

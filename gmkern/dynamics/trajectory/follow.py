@@ -17,7 +17,7 @@ from gmkern.dynamics.egnn.api import Bound
 from gmkern.dynamics.energy import ops as energy_ops
 from gmkern.dynamics.energy.api import energy_and_forces, evaluator, why_not_compiled, why_not_cuda
 from gmkern.dynamics.fields import Potential, VectorField
-from gmkern.dynamics.integrators import BAOAB, BAOAB_KIND, EULER_MARUYAMA, RK4_KIND, Integrator
+from gmkern.dynamics.integrators import BAOAB, BAOAB_KIND, EULER_MARUYAMA, Integrator
 from gmkern.dynamics.systems import Model, Systems, masses_of, model_of, no_gradient, systems_of
 from gmkern.dynamics.trajectory import ops
 from gmkern.dynamics.trajectory.densities import BRIDGE, KINDS, SAME_DRIFT, Backward, Force
@@ -28,8 +28,6 @@ from gmkern.dynamics.trajectory.slices import scored, sliced
 from gmkern.dynamics.trajectory.step_ops import kernels_of
 
 Field = Potential | VectorField | EGNN
-
-_BLOCK_BYTES = 4096  # of shared memory, for sums and the potential's terms
 
 LAST_STEP = (1 << 32) - 1  # of the noise contract; never a step of a run: its noise starts BAOAB's velocities
 
@@ -167,16 +165,13 @@ def _follow_potential(
     why_not = why_not_compiled(model.field, systems.dim)
     if backward is not None and not isinstance(backward, str):
         why_not = "takes the forward field alone, got a field for backward"
-    loops = trains and path is None and not run.detach_path  # around the compiled forces
     on_cuda = _backend.on_cuda(x.device) or why_not or why_not_cuda(model.field, systems)
-    if on_cuda is None and not loops:
-        on_cuda = _too_large_for_cuda(integrator, systems, x)
     backends = [("cpu", _backend.on_cpu(x.device) or why_not), ("cuda", on_cuda), ("reference", None)]
     compiled = _backend.choose(op, backend, backends) != "reference"
     if compiled and path is not None:
         run = with_backward(run, backward, systems.flat(x), None)
         return scored(ops.path_log_prob, run, path.reshape(-1, systems.atoms, systems.dim).contiguous(), model)
-    if compiled and not loops:
+    if compiled and not (trains and not run.detach_path):
         inverse_masses = 1.0 / masses_of(masses, systems, x)
         start = systems.padded(x)
         each = systems.padded(inverse_masses.reshape(*systems.shape[:-1], 1).expand(systems.shape))
@@ -324,15 +319,6 @@ def check_log_prob(integrator: Integrator, schedule: Schedule) -> None:
     for name in needed:
         if bool((schedule.used(name) == 0).any()):
             raise ValueError(f"log_prob: got True with {name} 0, where a step has no density")
-
-
-def _too_large_for_cuda(integrator: Integrator, systems: Systems, x: Tensor) -> str | None:
-    """Why a block cannot hold each system's state on x's device, or None: csrc/dynamics/trajectory_cuda.cu."""
-    properties = torch.cuda.get_device_properties(x.device)
-    room = getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block) - _BLOCK_BYTES
-    arrays = 5 if integrator.kind == RK4_KIND else 4
-    most = room // (arrays * systems.dim * x.element_size()) - 4
-    return None if systems.largest <= most else f"takes systems of up to {most} atoms here, got {systems.largest}"
 
 
 def _starting_velocities(
