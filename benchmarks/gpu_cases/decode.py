@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Callable
 
 import torch
-from _generate_rivals import FOUND, hugging_face
+from _generate_rivals import hugging_face
 from torch import Tensor
 
 from gmkern import decode
@@ -107,7 +108,7 @@ def _generation(device: torch.device, rows: int, length: int, layers: int, heads
         assert torch.equal(alone.logprobs[0], ours.logprobs[rows - 1]), "a row changes with its batch"
 
     rivals: dict[str, Callable[[], object]] = {"plain PyTorch": lambda: run("reference")}
-    if FOUND["transformers"] and device.type == "cuda":
+    if importlib.util.find_spec("transformers") and device.type == "cuda":
         theirs = hugging_face(model).to(device, dtype).eval()
         begin = torch.zeros(rows, 1, dtype=torch.int64, device=device)
         rivals["transformers, static cache, compiled"] = lambda: theirs.generate(
