@@ -97,8 +97,9 @@ def race(case: Case, names: Sequence[str], *, rounds: int, budget: float) -> dic
 
 def _fastest(run: Run, every: int) -> int:
     """One thread or all, whichever is faster: the least of two runs each."""
-    counts = sorted({1, every})
-    return min(counts, key=lambda n: min(_timed(lambda: run(n), n)[0] for _ in range(2))) if every > 1 else every
+    if every == 1:
+        return 1
+    return min((1, every), key=lambda n: min(_timed(lambda: run(n), n)[0] for _ in range(2)))
 
 
 def _timed(call: Callable[[], Any], threads: int) -> tuple[float, Any]:

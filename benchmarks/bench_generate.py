@@ -118,7 +118,7 @@ CASES = [
     case(Wanted("124M", 256, 2)),
 ]
 CURVES = [case(Wanted("small", rows, 32), point=Point("generate", "B", rows)) for rows in (1, 8, 64, 256)]
-CURVES += [case(Wanted("small", 8, length), point=Point("generate", "T", length)) for length in (32, 128, 512)]
+CURVES += [case(Wanted("small", 8, length), point=Point("generate", "T", length)) for length in (32, 96, 288)]
 
 
 @across(CASES)

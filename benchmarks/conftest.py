@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="of each benchmark the first case alone, with every rival")
     parser.addoption("--ours", action="store_true", help="gmkern alone, and no curves")
     parser.addoption("--rounds", type=int, default=25, help="rounds of a case at most")
-    parser.addoption("--budget", type=float, default=2.5, help="seconds of a case's rounds, once there are three")
+    parser.addoption("--budget", type=float, default=1.5, help="seconds of a case's rounds, once there are three")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
