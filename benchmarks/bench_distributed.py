@@ -170,7 +170,7 @@ def page(found: dict[str, Any]) -> str:
         "",
         "A million queries, k = 10, among 10⁹ references, on 64 ranks of one thread that search as the measured ones:",
         "",
-        "| D | search | links at 50 GB/s | latency | references a rank | queries and candidates a rank |",
+        "| D | search | links at 50 GB/s | latency as here | references a rank | queries and candidates a rank |",
         "|---|---|---|---|---|---|",
     ]
     for row in found["searches"]:

@@ -1,7 +1,8 @@
 """Many processes on ``torch.distributed``: sharded references, samples split by id. See docs/scaling.md.
 
 Every function is a collective: each rank of the group calls it, in the same order, or the others wait until the group's
-timeout and raise. Start the processes with ``torchrun`` and call ``torch.distributed.init_process_group`` first.
+timeout and raise. What one rank raises is told to all. Start the processes with ``torchrun`` and call
+``torch.distributed.init_process_group`` first.
 """
 
 from gmkern.distributed.evaluate import evaluate

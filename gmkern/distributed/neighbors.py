@@ -51,10 +51,11 @@ def knn(
 
     Notes
     -----
-    The bits of one process for any number of ranks. Each rank holds all ranks' queries at once, and for one rank's
-    queries at a time k candidates of every rank. Differentiable in queries and references for "euclidean" and
-    "sqeuclidean", where every rank's inputs require a gradient or none's do: the backward pass is a collective as well,
-    references get the gradient of all ranks' distances, and DDP averages over ranks as it does any loss.
+    The bits of one process for any number of ranks, on every instruction set and device. Each rank holds all ranks'
+    queries, and k candidates for each of them. Differentiable once in queries and references for "euclidean" and
+    "sqeuclidean", where every rank's inputs require a gradient or none's do: the backward pass is a collective as well.
+    Queries get the gradient of their own rank's distances, references that of all ranks' (docs/scaling.md has what that
+    is under DDP and FSDP).
 
     Examples
     --------

@@ -57,12 +57,13 @@ def sample(
 
     Raises
     ------
-    TypeError, ValueError : as :func:`gmkern.latent.sample`. RuntimeError on the other ranks then, and where ranks
-        differ in n, version, device or instruction set.
+    TypeError, ValueError : as :func:`gmkern.latent.sample`, and for a decoder with sharded parameters. RuntimeError on
+        the other ranks then, and where ranks differ in n, seed, ids, version, device or instruction set.
 
     Notes
     -----
-    No sample travels. Gradients are this rank's own: wrap the decoder in DDP, or reduce them as you do.
+    No sample travels. Gradients are this rank's own; a module whose forward makes this call has them reduced by DDP or
+    FSDP (docs/scaling.md).
     """
 
     def check() -> tuple[tuple[slice, Tensor], str]:
@@ -106,8 +107,8 @@ def generate(
 
     Raises
     ------
-    TypeError, ValueError : as :func:`gmkern.decode.generate`. RuntimeError on the other ranks then, and where ranks
-        differ in P, num_samples, version, device or instruction set.
+    TypeError, ValueError : as :func:`gmkern.decode.generate`, and for a model with sharded parameters. RuntimeError on
+        the other ranks then, and where ranks differ in P, num_samples, seed, ids, version, device or instruction set.
     """
 
     def check() -> tuple[tuple[int, int, Tensor], str]:
@@ -159,9 +160,9 @@ def simulate(
 
     Raises
     ------
-    TypeError, ValueError : as :func:`gmkern.dynamics.simulate`, and for ``system_ptr``: cut ragged systems yourself,
-        and give ``sample_ids``. RuntimeError on the other ranks then, and where ranks differ in S, version, device or
-        instruction set.
+    TypeError, ValueError : as :func:`gmkern.dynamics.simulate`, for a module with sharded parameters, and for
+        ``system_ptr``: cut ragged systems yourself, and give ``sample_ids``. RuntimeError on the other ranks then, and
+        where ranks differ in S, seed, ids, version, device or instruction set.
     """
 
     def check() -> tuple[tuple[int, Tensor], str]:

@@ -74,6 +74,7 @@ def searches(group: dist.ProcessGroup | None) -> dict[str, Any]:
     out["all"] = tuple(on_ranks.knn(x, y, 500))
     out["itself"] = tuple(on_ranks.knn(y, k=499, exclude_self=True, block_rows=100))
     out["numpy"] = tuple(on_ranks.knn(x.numpy(), y.numpy(), 2))
+    out["far"] = tuple(on_ranks.knn(9e37 * x, 9e37 * y, 490))  # squares overflow: infinite, in the order of indices
     given = dist.group.WORLD if group is None else group
     out["by neighbors"] = tuple(neighbors.knn(x, y, 3, metric="manhattan", group=given))
     out["none ask"] = tuple(on_ranks.knn(x[:0], y, 2))

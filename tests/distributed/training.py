@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from gmkern import decode, distributed, neighbors
+from gmkern import decode, distributed, latent, neighbors
 from tests.distributed.processes import told
-from tests.distributed.ranks import model
+from tests.distributed.ranks import decoder, model
 
 ROWS = 24  # of the whole batch
 END = 3
@@ -58,6 +58,20 @@ class Scorer(nn.Module):
         return decode.score(self.policy, tokens, lengths)
 
 
+class Drawer(nn.Module):
+    """A forward that draws this rank's rows."""
+
+    def __init__(self, decoder: nn.Module, draw: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.decoder, self.draw = decoder, draw
+
+    def forward(self) -> Tensor:
+        return self.draw(self.decoder, ROWS, seed=7)
+
+
+DECODERS = {"kernel": decoder, "module": network}  # one in C++, one in PyTorch, whose values are made twice
+
+
 def advantages() -> Tensor:
     return torch.linspace(-1, 1, ROWS)[:, None]
 
@@ -74,6 +88,10 @@ def trained(wrap: Callable[[nn.Module], nn.Module]) -> dict[str, Any]:
     for name, loss in LOSSES.items():
         module = wrap(network())
         loss(module(batch()[rows]), references()[shard], distributed).backward()
+        out[name] = gradients_of(module)
+    for name, made in DECODERS.items():
+        module = wrap(Drawer(made(), distributed.sample))
+        module().square().mean().backward()
         out[name] = gradients_of(module)
     return out
 
@@ -119,6 +137,10 @@ def alone() -> dict[str, list[Tensor]]:
     for name, loss in LOSSES.items():
         module = network()
         loss(module(batch()), references(), neighbors).backward()
+        out[name] = gradients_of(module)
+    for name, made in DECODERS.items():
+        module = Drawer(made(), latent.sample)
+        module().square().mean().backward()
         out[name] = gradients_of(module)
     policy = model()
     drawn = decode.generate(policy, n=ROWS, max_new_tokens=6, end_token=END, seed=1)
