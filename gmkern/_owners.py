@@ -61,7 +61,7 @@ OWNERS: tuple[Owner, ...] = (
     Owner(
         "decode.score",
         "cpu",
-        "reference",
+        "triton",
         ("score_tokens", "score_tokens_backward", "transformer_hidden", "transformer_head"),
         "generate's engine and row function, so that values are its bits",
     ),

@@ -127,6 +127,28 @@ def _generation(device: torch.device, rows: int, length: int, layers: int, heads
     )
 
 
+def score(device: torch.device, tiny: bool) -> Case:
+    """What generate's order of sums costs where all positions are there: the rival is the module as it is."""
+    rows, length = (2, 3) if tiny else (16, 512)
+    torch.manual_seed(6)
+    layers, heads, width, vocab = (1, 2, 16, 50) if tiny else (12, 12, 768, 50257)
+    shape = decode.TransformerConfig(vocab, layers, heads, width, length + 1, bos_id=0)
+    model = decode.Transformer(shape).to(device).requires_grad_(False)
+    drawn = decode.generate(model, n=rows, max_new_tokens=length, seed=8)
+
+    def check() -> None:
+        assert torch.equal(decode.score(model, drawn.tokens, drawn.lengths), drawn.logprobs), "not generate's bits"
+
+    return Case(
+        f"{rows} x {length} L={layers} d={width} V={vocab} fp32",
+        lambda: decode.score(model, drawn.tokens, drawn.lengths),
+        check,
+        {"plain PyTorch": lambda: decode.score(model, drawn.tokens, drawn.lengths, exact=False)},
+        work=float(rows * length),
+        unit="tokens",
+    )
+
+
 def generate_many(device: torch.device, tiny: bool) -> Case:
     return _generation(device, *((3, 2, 1, 2, 16, 50) if tiny else (256, 128, 4, 4, 128, 512)))
 
@@ -141,4 +163,5 @@ CASES = {
     "decode.attention": attention,
     "decode.generate": generate_many,
     "decode.generate one row": generate_one,
+    "decode.score": score,
 }

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from gmkern.decode import Guidance, SamplingParams, Transformer, TransformerConfig, generate
+from gmkern.decode import Guidance, SamplingParams, Transformer, TransformerConfig, generate, score
 from tests.decode.small_models import build, prompts, same
 
 pytestmark = pytest.mark.gpu
@@ -91,6 +91,31 @@ def test_hooks_siblings_and_graphs_of_changed_weights(generator):
     fresh.load_state_dict(model.state_dict())
     assert same(second, generate(fresh, given, **asked))
     assert not torch.equal(second.logprobs, first.logprobs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", ["filters", "penalties", "guided"])
+def test_score_says_what_generate_said(case, dtype, generator):
+    model = on_gpu("qwen3", dtype)
+    given = prompts(generator, (3, 1, 17, 2, 9, 4))
+    shared = {
+        "filters": {"params": SamplingParams(0.8, top_k=12, top_p=0.95, typical_p=0.9)},
+        "penalties": {"params": SamplingParams(repetition_penalty=1.5, presence_penalty=0.5), "epsilon": 0.1},
+        "guided": {"guidance": Guidance(1.5, [[2, 3]])},
+    }[case]
+    drawn = generate(model, given, max_new_tokens=30, seed=7, end_token=4, **shared)
+    said = score(model, drawn.tokens, drawn.lengths, prompts=given, return_entropy=True, **shared)
+    for name in ("logprobs", "raw_logprobs", "log_kept_mass"):
+        assert torch.equal(getattr(said, name), getattr(drawn, name)), name
+    assert not torch.equal(score(model, drawn.tokens, drawn.lengths, prompts=given), drawn.logprobs)  # other params
+    said.logprobs.masked_fill(~drawn.mask, 0.0).square().sum().backward()
+    ours = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    plain = score(model, drawn.tokens, drawn.lengths, prompts=given, exact=False, **shared)
+    plain.masked_fill(~drawn.mask, 0.0).square().sum().backward()
+    if dtype == torch.float32:
+        for a, b in zip(ours, (parameter.grad for parameter in model.parameters()), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
 
 def test_flawed_logits_are_named():

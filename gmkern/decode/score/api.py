@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gmkern import _validate
+from gmkern import _backend, _validate
 from gmkern._validate import bad
 from gmkern.decode import adapters
 from gmkern.decode.adapters.load import active_dropout
@@ -16,9 +17,10 @@ from gmkern.decode.generate.job import MaskFn, check_vocabulary
 from gmkern.decode.generate.loop import CallableSteps
 from gmkern.decode.sample import SamplingParams
 from gmkern.decode.score import function, hidden
-from gmkern.decode.score.job import ScoreJob, make_job
+from gmkern.decode.score.job import ScoreJob, Sequences, make_job
 from gmkern.decode.score.result import Score
 from gmkern.decode.transformer import Transformer, packed
+from gmkern.decode.transformer import ops as engine_ops
 
 _INEXACT = "exact=False, which scores with the plain PyTorch model"
 
@@ -39,6 +41,7 @@ def score(
     weights: str | None = None,
     return_entropy: bool = False,
     return_hidden: bool = False,
+    backend: str | None = None,
 ) -> Tensor | Score:
     """The log-probabilities of given tokens: ``generate``'s values to the bit, with the gradients of the module.
 
@@ -57,6 +60,8 @@ def score(
         require one are refused, unless under ``torch.no_grad()``. The gradient of bfloat16 parameters is that of the
         plain bfloat16 module.
     return_entropy, return_hidden : add these to the result.
+    backend : None, or with ``exact=True`` "cpu" (parameters on the CPU) or "triton" (on a CUDA device): whose
+        ``generate`` it is that drew the tokens.
 
     Returns
     -------
@@ -93,10 +98,10 @@ def score(
     packed.check_format(weights)
     if isinstance(model, torch.nn.Module):
         _validate.no_tangents("decode.score", *model.parameters())
-    if exact:
-        _check_exact(model)
-    elif weights is not None:
-        raise bad("weights", f"{weights!r} with exact=False", "None, or exact=True: the engine alone holds it")
+    engine = _checked_engine(model, backend) if exact else ""
+    for name, value in (("weights", weights), ("backend", backend)):
+        if value is not None and not exact:
+            raise bad(name, f"{value!r} with exact=False", "None, or exact=True: it says how an engine runs")
     config = model.config if isinstance(model, Transformer) else None
     job = make_job(
         tokens,
@@ -114,7 +119,7 @@ def score(
         max_seq_len=config.max_seq_len if config else None,
     )
     if exact:
-        four, states = _exact(model, job, weights)
+        four, states = _exact(model, job, weights, engine)
     elif config is not None:
         four, states = _plain(model, job)
     else:
@@ -137,40 +142,65 @@ def _spread(column: Tensor, job: ScoreJob) -> Tensor:
     return out.index_put((job.row.to(column.device), job.at.to(column.device)), column)
 
 
-def _check_exact(model: Any) -> None:
+def _checked_engine(model: Any, backend: str | None) -> str:
+    """The engine whose values are asked for."""
     if not isinstance(model, Transformer):
         if not callable(model):
             raise bad("model", model, "a Transformer", error=TypeError)
         raise bad("model", f"a callable, {type(model).__name__}, with exact=True", f"a Transformer, or {_INEXACT}",
                   error=TypeError)  # fmt: skip
-    reason = packed.why_not(model)
-    if reason is not None:
+    device = model.embedding.weight.device.type
+    reasons = {"cpu": packed.why_not(model), "triton": packed.why_not_on_gpu(model)}
+    if backend is None and None not in reasons.values():
+        reason = reasons["triton" if device == "cuda" else "cpu"]
         raise bad("model", f"one that the engine does not serve with exact=True (it {reason})", _INEXACT)
-    if torch.is_autocast_enabled("cpu"):
+    chosen = _backend.choose("score", backend, list(reasons.items()))
+    if torch.is_autocast_enabled(device):
         raise bad("exact", "True under torch.autocast", f"no autocast, or {_INEXACT}")
     dropout = active_dropout(model)
     if dropout is not None:
         raise bad("exact", f"True for a model in train mode with {dropout}", f"model.eval(), or {_INEXACT}")
+    return chosen
 
 
-def _exact(model: Transformer, job: ScoreJob, format: str | None) -> tuple[function.Four, Tensor]:
+def _exact(model: Transformer, job: ScoreJob, format: str | None, engine: str) -> tuple[function.Four, Tensor]:
     given = [job.main] if job.side is None else [job.main, job.side]
     differentiates = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in model.parameters())
     with torch.no_grad():
-        weights = packed.pack(model, format)
-        if differentiates and not weights.exact:
+        exact, states_of, head = _on_cpu(model, format) if engine == "cpu" else _on_device(model, format)
+        if differentiates and not exact:
             raise bad("weights", f"{format!r} for parameters that require gradients and that it rounds",
                       "torch.no_grad(), parameters without requires_grad, or weights=None: rounding has no gradient",
                       )  # fmt: skip
-        states = [hidden.by_engine(weights, sequences) for sequences in given]
-        logits = function.engine_logits(weights, states, job)
+        states = [states_of(sequences) for sequences in given]
+        logits = function.engine_logits(head, states, job, model.config.logit_softcap)
     if not differentiates:
         with torch.no_grad():
-            out = function.values(job, logits, model.config.vocab_size, torch.float32, torch.device("cpu"))
+            out = function.values(job, logits, model.config.vocab_size, torch.float32, states[0].device)
         return out, states[0]
     differentiable = [hidden.by_module(model, sequences) for sequences in given]
     out = function.Scores.apply(job, logits, model.head_weight, *differentiable)
     return out, function.SameValue.apply(states[0], differentiable[0])
+
+
+# Whether the format holds the parameters as they are; the hidden states of sequences; the logits of hidden states.
+Engine = tuple[bool, Callable[[Sequences], Tensor], Callable[[Tensor], Tensor]]
+
+
+def _on_cpu(model: Transformer, format: str | None) -> Engine:
+    weights = packed.pack(model, format)
+
+    def head(states: Tensor) -> Tensor:
+        return engine_ops.transformer_head(weights.weights, states, weights.shape, weights.reals)
+
+    return weights.exact, lambda sequences: hidden.by_engine(weights, sequences), head
+
+
+def _on_device(model: Transformer, format: str | None) -> Engine:
+    from gmkern.decode.transformer.device import DeviceEngine  # Triton is optional, and slow to import
+
+    engine = DeviceEngine(model, format)
+    return engine.weights.exact(model), lambda sequences: hidden.by_device(engine, sequences), engine.logits
 
 
 def _plain(model: Transformer, job: ScoreJob) -> tuple[function.Four, Tensor]:

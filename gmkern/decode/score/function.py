@@ -14,9 +14,7 @@ from gmkern.decode.generate.guidance import blend
 from gmkern.decode.sample import ops, reference
 from gmkern.decode.score.job import ScoreJob
 from gmkern.decode.transformer import Transformer
-from gmkern.decode.transformer import ops as engine_ops
 from gmkern.decode.transformer.module import soft_cap
-from gmkern.decode.transformer.packed import Packed
 
 _BLOCK = 1 << 22  # logits in memory at once
 Four = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -39,14 +37,13 @@ class Logits:
         return self.of(self.parts(begin, end), begin, end)
 
 
-def engine_logits(weights: Packed, hidden: list[Tensor], job: ScoreJob) -> Logits:
-    """To generate's bits, from the engine's hidden states."""
+def engine_logits(head: Callable[[Tensor], Tensor], hidden: list[Tensor], job: ScoreJob, cap: float | None) -> Logits:
+    """To generate's bits, from an engine's hidden states and its head."""
 
     def parts(begin: int, end: int) -> list[Tensor]:
-        rest = weights.shape, weights.reals
-        return [engine_ops.transformer_head(weights.weights, h[begin:end], *rest) for h in hidden]
+        return [head(h[begin:end]) for h in hidden]
 
-    return Logits(parts, job, weights.config.logit_softcap)
+    return Logits(parts, job, cap)
 
 
 def module_logits(hidden: list[Tensor], model: Transformer, job: ScoreJob) -> Logits:
