@@ -109,5 +109,11 @@ OWNERS: tuple[Owner, ...] = (
         ("egnn_layer", "egnn_layer_backward"),
         "no GPU kernel yet: all pairs in PyTorch",
     ),
-    Owner("dynamics.neighbor_list", "cpu", "reference", ("neighbor_list",), "no GPU kernel yet: every pair in PyTorch"),
+    Owner(
+        "dynamics.neighbor_list",
+        "cpu",
+        "cuda",
+        ("neighbor_list",),
+        "a warp an atom counts and writes its pairs in the one order; all pairs, no cells there yet",
+    ),
 )

@@ -53,7 +53,8 @@ def neighbor_list(
         both ends.
     capacity : leave room for so many pairs, so that shapes do not depend on values: what follows the last pair is i = j
         = -1, shift 0, distance inf, vector 0. None: as many as there are.
-    backend : None, "cpu" or "reference". None takes the compiled kernel on CPU tensors, else the reference.
+    backend : None, "cpu", "cuda" or "reference". None takes the compiled kernels on CPU tensors ("cpu") and on CUDA
+        tensors ("cuda"), else the reference.
 
     Returns
     -------
@@ -70,11 +71,12 @@ def neighbor_list(
 
     Notes
     -----
-    Sorted by i, then j, then shift: the list does not depend on threads, on how atoms fall into cells, or on a system's
-    batch. Which pairs are listed is decided in float64. Atoms are put into cells about half a cutoff wide by a stable
-    counting sort, so the cost is linear in M at a given density. Memory: 16 bytes a listed pair beyond the output, 100
-    an atom. ``distance`` and ``vector`` are differentiable in the positions, of any order, with derivative 0 where two
-    atoms are at one point. Deterministic. With a capacity it can stand in compiled graphs.
+    Sorted by i, then j, then shift: the list does not depend on threads, on how atoms fall into cells, or on a
+    system's batch. Which pairs are listed is decided in float64. Atoms are put into cells about half a cutoff wide by
+    a stable counting sort, so the cost is linear in M at a given density ("cuda" asks all pairs of a system). Memory:
+    16 bytes a listed pair beyond the output, 100 an atom. ``distance`` and ``vector`` are differentiable in the
+    positions, of any order, with derivative 0 where two atoms are at one point. Deterministic, the same list on every
+    backend. With a capacity it can stand in compiled graphs.
 
     Examples
     --------
@@ -92,7 +94,11 @@ def neighbor_list(
         capacity = _validate.integer("capacity", capacity, low=0)
     x = positions_of(positions)
     systems = systems_of(x, system_ptr)
-    chosen = _backend.choose("neighbor_list", backend, [("cpu", _backend.on_cpu(x.device)), ("reference", None)])
+    chosen = _backend.choose(
+        "neighbor_list",
+        backend,
+        [("cpu", _backend.on_cpu(x.device)), ("cuda", _backend.on_cuda(x.device)), ("reference", None)],
+    )
     if systems.dim > 3:
         raise _validate.bad("positions", x, "1, 2 or 3 dimensions")
     _validate.no_tangents("neighbor_list", x)
@@ -102,6 +108,8 @@ def neighbor_list(
         -1 if capacity is None else capacity,
     )  # fmt: skip
     found = int(row_ptr[-1])
+    if found < 0:  # on "cuda", which cannot raise by itself
+        raise _validate.bad("positions", "some too far apart", "atoms within 2^30 boxes, a cutoff below 2^20 of them")
     if capacity is not None and found > capacity:
         raise _validate.bad("capacity", str(capacity), f"at least {found}, the number of pairs")
     return NeighborList(i, j, shift, distance, vector, row_ptr)

@@ -1,0 +1,88 @@
+// Neighbour lists on CUDA tensors. Without a capacity the number of pairs is read back, so the call waits for the
+// stream; with one nothing is read, and the call can be captured in a graph.
+#include "dynamics/neighbor_list_cuda.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <cmath>
+#include <tuple>
+#include <vector>
+
+#include "common/cuda_tensor.h"
+
+namespace gm {
+namespace {
+
+using List = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+void check(const char* wrong) { GM_CHECK(wrong == nullptr, "neighbor_list: CUDA says: ", wrong); }
+
+List neighbor_list(const Tensor& positions, const Tensor& system_ptr, const Tensor& cell, const Tensor& fractions,
+                   std::vector<int64_t> repeats, double cutoff, bool half, int64_t capacity) {
+    const auto dtype = positions.scalar_type();
+    GM_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, "positions: got dtype ",
+             torch::headeronly::toString(dtype), "; takes Float or Double");
+    check_dim("positions", positions, 2);
+    const int32_t device = cuda_device("positions", positions);
+    check_here("positions", positions, device);
+    check_dim("system_ptr", system_ptr, 1);
+    check_dtype("system_ptr", system_ptr, ScalarType::Long);
+    check_here("system_ptr", system_ptr, device);
+    const int64_t atoms = positions.size(0), dim = positions.size(1), systems = system_ptr.size(0) - 1;
+    GM_CHECK(systems >= 0 && (systems > 0 || atoms == 0), "system_ptr: got ", systems, " systems of ", atoms, " atoms");
+    GM_CHECK(dim >= 1 && dim <= 3, "positions: got dimension ", dim, "; takes 1 to 3");
+    GM_CHECK(cutoff > 0.0 && std::isfinite(cutoff), "cutoff: got ", cutoff, "; takes a finite number > 0");
+    GM_CHECK(static_cast<int64_t>(repeats.size()) == dim, "repeats: got ", repeats.size(), "; takes ", dim);
+    for (const auto* one : {&cell, &fractions}) {
+        const char* name = one == &cell ? "cell" : "fractions";
+        check_dim(name, *one, 3);
+        check_dtype(name, *one, ScalarType::Double);
+        check_here(name, *one, device);
+        GM_CHECK(one->size(0) == 1 || one->size(0) == systems, name, ": got shape ", shape_text(*one), "; takes 1 or ",
+                 systems);
+        check_size(name, *one, 0, cell.size(0));
+        for (const int axis : {1, 2}) check_size(name, *one, axis, dim);
+    }
+
+    Tensor rows = torch::stable::new_empty(system_ptr, {atoms + 1});
+    CudaNeighborList a = {};
+    a.fp64 = dtype == ScalarType::Double;
+    a.device = device;
+    a.stream = current_stream("neighbor_list", device);
+    a.systems = systems;
+    a.atoms = atoms;
+    a.dim = dim;
+    a.x = positions.const_data_ptr();
+    a.system_ptr = system_ptr.const_data_ptr<int64_t>();
+    a.boxes = cell.size(0);
+    a.cell = cell.const_data_ptr<double>();
+    a.fractions = fractions.const_data_ptr<double>();
+    for (int64_t k = 0; k < dim; ++k) a.repeats[k] = repeats[static_cast<size_t>(k)] != 0;
+    a.cutoff = cutoff;
+    a.half = half;
+    a.rows = rows.mutable_data_ptr<int64_t>();
+    check(launch_count(a));
+    a.size = capacity;
+    if (capacity < 0) {
+        check(read_total(a, &a.size));
+        GM_CHECK(a.size >= 0,
+                 "positions: takes finite numbers within 2^30 boxes of each other, offsets of a batch, and "
+                 "a cutoff that spans fewer than 2^20 boxes");
+    }
+    Tensor distance = torch::stable::new_empty(positions, {a.size});
+    Tensor vector = torch::stable::new_empty(positions, {a.size, dim});
+    Tensor from = torch::stable::new_empty(system_ptr, {a.size}), to = torch::stable::new_empty(system_ptr, {a.size});
+    Tensor shift = torch::stable::new_empty(system_ptr, {a.size, dim}, ScalarType::Int);
+    a.distance = distance.mutable_data_ptr();
+    a.vector = vector.mutable_data_ptr();
+    a.i = from.mutable_data_ptr<int64_t>();
+    a.j = to.mutable_data_ptr<int64_t>();
+    a.shift = shift.mutable_data_ptr<int32_t>();
+    check(launch_fill(a));
+    return {distance, vector, from, to, shift, rows};
+}
+
+}  // namespace
+}  // namespace gm
+
+STABLE_TORCH_LIBRARY_IMPL(gmkern, CUDA, m) { m.impl("neighbor_list", TORCH_BOX(&gm::neighbor_list)); }

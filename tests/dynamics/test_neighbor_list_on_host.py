@@ -1,0 +1,79 @@
+"""The CUDA kernels of neighbour lists on a host: the CPU's list to the bit."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gmkern.dynamics.systems import lattice_of, systems_of
+from tests.dynamics.kernels_on_host import ops_on_host
+
+CPU = torch.ops.gmkern
+
+
+@pytest.fixture(scope="module")
+def host():
+    return ops_on_host()
+
+
+def arguments(x, sizes, cutoff, cell=None, pbc=False, half=False, capacity=-1):
+    systems = systems_of(x, torch.tensor([0, *sizes]).cumsum(0))
+    return (x, systems.ptr, *lattice_of(cell, pbc, systems, x.device), cutoff, half, capacity)
+
+
+CASES = [  # dimension, which directions repeat, cutoff
+    (1, True, 1.3), (2, False, 0.6), (2, [True, False], 0.9), (3, False, 0.7), (3, True, 0.5),
+    (3, [False, True, True], 2.7),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("dim", "pbc", "cutoff"), CASES)
+def test_the_cpus_list_to_the_bit(host, dim, pbc, cutoff, dtype):
+    """Atoms outside their box, boxes of any shape and smaller than the cutoff, lists of both ends and of one."""
+    sizes = (9, 0, 1, 37)
+    x = (3 * torch.rand(47, dim, dtype=torch.float64) - 1).to(dtype)
+    x[11] = x[12]  # two at one point
+    periodic = pbc is True or (pbc is not False and any(pbc))
+    cell = (
+        torch.eye(dim, dtype=torch.float64) + 0.2 * torch.rand(4, dim, dim, dtype=torch.float64) if periodic else None
+    )
+    for half in (False, True):
+        call = arguments(x, sizes, cutoff, cell, pbc, half)
+        got, want = host.neighbor_list(*call), CPU.neighbor_list(*call)
+        assert want[0].shape[0] > 10
+        for ours, theirs in zip(got, want, strict=True):
+            assert ours.dtype == theirs.dtype
+            assert torch.equal(ours, theirs)
+
+
+def test_capacity_is_filled_and_never_truncates(host):
+    x = torch.rand(40, 3)
+    full = CPU.neighbor_list(*arguments(x, (40,), 0.4))
+    pairs = full[0].shape[0]
+    for capacity in (0, pairs - 1, pairs, pairs + 70):
+        call = arguments(x, (40,), 0.4, capacity=capacity)
+        for ours, theirs in zip(host.neighbor_list(*call), CPU.neighbor_list(*call), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_what_the_host_cannot_read_is_never_silent(host):
+    x = torch.rand(8, 3)
+    good = arguments(x, (8,), 0.5)
+    for ptr in ([0, 9], [1, 8], [-1, 8]):
+        with pytest.raises(RuntimeError, match="gmkern: positions"):
+            host.neighbor_list(x, torch.tensor(ptr), *good[2:])
+        assert int(host.neighbor_list(x, torch.tensor(ptr), *good[2:7], 50)[5][-1]) == -1
+    lost = x.clone()
+    lost[3, 1] = math.nan
+    with pytest.raises(RuntimeError, match="gmkern: positions"):
+        host.neighbor_list(lost, *good[1:])
+    with pytest.raises(RuntimeError, match="gmkern: cutoff"):
+        host.neighbor_list(*good[:5], math.inf, *good[6:])
+    box = arguments(x, (8,), 1e7, torch.eye(3), True)
+    assert int(host.neighbor_list(*box[:7], 50)[5][-1]) == -1
+    none = host.neighbor_list(x[:0], torch.tensor([0]), *good[2:])
+    assert none[0].shape == (0,)
+    assert none[5].tolist() == [0]
