@@ -92,7 +92,7 @@ def ctranslate2(task: Task) -> Run:
     starts = [[str(int(token)) for token in row] for row in task.prompts]
 
     @functools.cache
-    def generator(threads: int, _: Any = folder) -> Any:  # the folder stays as long as it may be read
+    def generator(threads: int) -> Any:  # it holds the folder, which stays as long as it may be read
         return ctranslate2.Generator(folder.name, device="cpu", compute_type="float32", intra_threads=threads)
 
     def run(threads: int) -> Tensor:

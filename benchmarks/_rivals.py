@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -54,9 +56,9 @@ def versions(tools: Iterable[str]) -> dict[str, str]:
 @functools.cache
 def lazy_tensor() -> Any:
     """KeOps' LazyTensor. What it compiles, a library for each formula, lies in a folder that goes with the process."""
-    folder = tempfile.TemporaryDirectory()
-    os.environ |= {"KEOPS_CACHE_FOLDER": folder.name, "PYKEOPS_VERBOSE": "0"}
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ |= {"KEOPS_CACHE_FOLDER": folder, "PYKEOPS_VERBOSE": "0"}
     from pykeops.torch import LazyTensor
 
-    LazyTensor.gmkern_folder = folder  # kept until the process ends
     return LazyTensor

@@ -77,11 +77,8 @@ def bench(
     if revision and (out or as_json or page_file):
         raise click.UsageError("--compare prints what changed: it takes no --out, --json or --page")
     folder = _benchmarks()
-    for package, module in (("pytest", "pytest"), ("pytest-benchmark", "pytest_benchmark"), ("threadpoolctl",) * 2):
-        if importlib.util.find_spec(module) is None:
-            raise click.ClickException(
-                f"this command needs the package {package}, which is not installed: pip install {package}"
-            )
+    if not sources:
+        _need_packages()
     options = [*(["--quick"] if quick else []), *([f"--rounds={rounds}"] if rounds else [])]
     chosen = list(dict.fromkeys(paths or PATHS))
     if revision is not None:
@@ -102,6 +99,14 @@ def bench(
     for one in missed:
         if one.failed:
             raise click.ClickException(f"{one.path}, {one.tool}: {one.why}")
+
+
+def _need_packages() -> None:
+    for package, module in (("pytest", "pytest"), ("pytest-benchmark", "pytest_benchmark"), ("threadpoolctl",) * 2):
+        if importlib.util.find_spec(module) is None:
+            raise click.ClickException(
+                f"this command needs the package {package}, which is not installed: pip install {package}"
+            )
 
 
 def _benchmarks() -> Path:
