@@ -14,7 +14,7 @@ using Simulate = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>(
     const Tensor&, int64_t, const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, int64_t, int64_t,
     int64_t, const Tensor&, int64_t, const Tensor&);
 using PathLogProb = Tensor(const Tensor&, const Tensor&, const Tensor&, Ints, Ints, const Tensor&, const Tensor&,
-                           const Tensor&, const Tensor&, const Tensor&, int64_t, const Tensor&);
+                           const Tensor&, const Tensor&, int64_t, const Tensor&, int64_t, const Tensor&);
 using NeighborList = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>(const Tensor&, const Tensor&,
                                                                                 const Tensor&, const Tensor&, Ints,
                                                                                 double, bool, int64_t);
@@ -96,7 +96,8 @@ GM_CASE("path_log_prob", Bits::own) {
     const Tensor frames = Numbers(4).reals({5, m.atoms, 3}, -2.0, 2.0);
     return {op<PathLogProb>("path_log_prob")(frames, m.system_ptr, m.types, m.kinds, m.sizes, m.parameters, m.cell,
                                              m.inverse, tensor<double>({0.004, 0.0, 0.0, 0.3, 0.0}, {1, 1, 5}),
-                                             filled({2, m.systems}, 0.0, kDouble), 1, nothing(kFloat, {0, 3}))};
+                                             m.each(), filled({2, m.systems}, 0.0, kDouble), 1,
+                                             nothing(kFloat, {0, 3}))};
 }
 
 std::vector<Tensor> forces(const Liquid& m) {
