@@ -28,6 +28,7 @@ def types(cache: str) -> dict[str, str]:
     [
         *(("bf16", 128, folded, (), architecture) for architecture in ARCHITECTURES for folded in (False, True)),
         ("i8", 128, False, ("PAGED", "SCALED"), 90),
+        *(("fp8e4nv", 128, False, ("PAGED", "SCALED"), architecture) for architecture in (90, 100)),
         ("fp32", 64, True, ("ALIBI", "CAPPED"), 90),
         ("fp16", 256, False, ("PAGED",), 90),
     ],

@@ -206,6 +206,8 @@ def test_opcheck_and_fullgraph():
 
 BASE = {"q": torch.zeros(2, 4, 5), "k_cache": torch.zeros(2, 6, 2, 5), "v_cache": torch.zeros(2, 6, 2, 5)}
 BASE |= {"lengths": torch.tensor([6, 2])}
+FLOAT8 = {name: BASE[name].to(torch.float8_e4m3fn) for name in ("k_cache", "v_cache")}
+FLOAT8 |= dict.fromkeys(("k_scale", "v_scale"), torch.ones(2))
 EIGHT = {"k_cache": torch.zeros(2, 6, 2, 5, dtype=torch.int8), "v_cache": torch.zeros(2, 6, 2, 5, dtype=torch.int8)}
 
 
@@ -229,6 +231,8 @@ EIGHT = {"k_cache": torch.zeros(2, 6, 2, 5, dtype=torch.int8), "v_cache": torch.
         ({"k_scale": torch.ones(2)}, ValueError, "k_scale: got"),
         (EIGHT, ValueError, "k_scale: got None"),
         (EIGHT | {"k_scale": torch.ones(2), "v_scale": torch.ones(3)}, ValueError, "v_scale: got"),
+        (FLOAT8 | {"backend": "cpu"}, ValueError, "cpu: takes float32, bfloat16, float16 and int8 caches"),
+        (FLOAT8 | {"v_scale": None}, ValueError, "v_scale: got None .* takes scales, since the cache is float8_e4m3fn"),
         ({"backend": "triton"}, ValueError, "backend"),
         ({"q": torch.zeros(2, 4, 5).double(), "backend": "cpu"}, ValueError, "float64"),
     ],

@@ -69,13 +69,15 @@ def test_pages_are_used_again():
 
 
 @pytest.mark.parametrize("page_size", [None, 4])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn])
 def test_narrow_numbers_are_within_their_rounding(page_size, dtype):
     cache, k, _ = filled([9, 6], dtype=dtype, page_size=page_size)
     q = torch.randn(2, 4, 8)
     got = cache.attend(q).lse
     if dtype == torch.int8:
         half_step = k.abs().amax(-1) / 127 / 2 * (1 + 1e-6)
+    elif dtype == torch.float8_e4m3fn:  # numbers from 256 to 448 scales lie 32 apart
+        half_step = k.abs().amax(-1) / 448 * 16 * (1 + 1e-6)
     else:
         half_step = k.abs().amax(-1) * torch.finfo(dtype).eps / 2
     # A score moves by at most |q|_1 half steps / sqrt(D); a log-sum-exp by no more than the largest move of a score.

@@ -22,7 +22,7 @@ def same(q, k, v, lengths, **options) -> None:
     ours = attention(q, k, v, lengths, **options)
     assert all(map(torch.equal, ours, attention(q, k, v, lengths, **options)))
     wide = {n: x.double() if n == "alibi" else x for n, x in options.items()}
-    cache = (x if x.dtype == torch.int8 else x.double() for x in (k, v))
+    cache = (x if x.itemsize == 1 else x.double() for x in (k, v))
     truth = attention(q.double(), *cache, lengths, backend="reference", **wide)
     # as in tests/triton/test_attention.py, and three TF32 terms drop products of 2^-22 and less
     bound = 64 * torch.finfo(torch.float32).eps * q.shape[-1] ** 0.5 * (float(truth.out.abs().max()) + 1.0)
@@ -44,9 +44,12 @@ def test_options(options):
     same(*case(), **options)
 
 
-def test_int8():
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_scaled(dtype):
+    if dtype == torch.float8_e4m3fn and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("float8 needs sm_89")
     q, k, v, lengths = case(dtype=torch.float32)
-    k, v = ((x * 40).clamp(-127, 127).to(torch.int8) for x in (k, v))
+    k, v = ((x * 40).clamp(-127, 127).to(dtype) for x in (k, v))
     same(q, k, v, lengths, k_scale=torch.rand(2, device="cuda") / 20, v_scale=torch.rand(3, 700, 2, device="cuda") / 20)
 
 

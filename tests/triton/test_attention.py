@@ -22,7 +22,7 @@ def case(b=2, t=70, hq=4, hkv=2, d=20, asked=None, dtype=torch.float32, seed=0):
 def same(q, k, v, lengths, **options) -> None:
     ours = attention(q, k, v, lengths, backend="triton", **options)
     wide = {n: x.double() if isinstance(x, torch.Tensor) and n == "alibi" else x for n, x in options.items()}
-    kept = k if k.dtype == torch.int8 else k.double(), v if v.dtype == torch.int8 else v.double()
+    kept = k if k.itemsize == 1 else k.double(), v if v.itemsize == 1 else v.double()
     truth = attention(q.double(), *kept, lengths, backend="reference", **wide)
     # A score is a sum of D products of about 1, times 1/sqrt(D) or so: it is off by sqrt(D) eps at most a step, the
     # weights by as much of themselves, and the mean by that of the largest value.
@@ -63,10 +63,11 @@ def test_options(options, asked):
     same(*case(t=310, asked=asked), **options)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
 @pytest.mark.parametrize("of_each", [False, True])
-def test_int8(of_each):
+def test_scaled(of_each, dtype):
     q, k, v, lengths = case()
-    k8, v8 = ((x * 40).clamp(-127, 127).to(torch.int8) for x in (k, v))
+    k8, v8 = ((x * 40).clamp(-127, 127).to(dtype) for x in (k, v))
     scales = {n: (torch.rand(2, 70, 2) if of_each else torch.rand(2)) / 20 + 0.01 for n in ("k_scale", "v_scale")}
     same(q, k8, v8, lengths, **scales)
 

@@ -14,7 +14,9 @@ from gmkern._validate import ArrayLike
 from gmkern.decode.attention import ops, reference
 
 _QUERIES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_CACHES = (torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float64)
+FLOAT8 = torch.float8_e4m3fn
+SCALED = {torch.int8: 127.0, FLOAT8: 448.0}  # the greatest number of what is held with scales
+_CACHES = (torch.float32, torch.bfloat16, torch.float16, *SCALED, torch.float64)
 _HEAD_MOST = 256
 
 
@@ -49,8 +51,9 @@ def attention(
     q : [B, Hq, D], one query a row, at its last position; or [B, Tq, Hq, D], the row's last Tq positions, each of which
         sees what is at or before it. float32, bfloat16, float16 or float64; D from 1 to 256.
     k_cache, v_cache : [B, T, Hkv, D], row b's position t at [b, t]; with ``page_table``, [pages, page_size, Hkv, D].
-        float32, bfloat16, float16, or int8 with scales (float64 with float64 queries). Hq is a multiple of Hkv; query
-        head h reads key head h // (Hq / Hkv). Views are read in place if a head's numbers lie side by side.
+        float32, bfloat16, float16, or int8 or float8_e4m3fn with scales (float64 with float64 queries); float8 on a GPU
+        from sm_89 on, or in plain PyTorch. Hq is a multiple of Hkv; query head h reads key head h // (Hq / Hkv). Views
+        are read in place if a head's numbers lie side by side.
     lengths : [B] int32 or int64: positions that each row holds, the queries' own included. 0 gives 0 and -infinity, as
         does a query before position 0.
     page_table : [B, n] int32 or int64: the pages of each row, in order. Entries past a row's length are not read.
@@ -58,8 +61,8 @@ def attention(
     alibi : [Hq]: slope * (position of the key - position of the query) is added to scores (Press et al., 2022).
     softcap : scores become softcap * tanh(score / softcap), before ``alibi``; None: as they are.
     scale : of scores; 1 / sqrt(D) unless given.
-    k_scale, v_scale : for int8 caches: positive float32, by which numbers are multiplied; [Hkv], one a head, or
-        [B, T, Hkv] ([pages, page_size, Hkv] with pages), one a head and position.
+    k_scale, v_scale : for int8 and float8 caches: positive float32, by which numbers are multiplied; [Hkv], one a head,
+        or [B, T, Hkv] ([pages, page_size, Hkv] with pages), one a head and position.
     backend : None, "cpu" (C++), "triton" (CUDA), or "reference" (plain PyTorch, any device; float64).
 
     Returns
@@ -75,7 +78,7 @@ def attention(
     -----
     Sums are float32 in splits of 256 positions, folded in order: a query's bits do not depend on the rows beside it, on
     threads, on T, on pages, or on whether it came alone or with a prompt (docs/attention.md). Differentiable once in q
-    and in the caches, int8 caches excepted; the backward pass holds blocks of 1,024 positions. Works under
+    and in the caches, those with scales excepted; the backward pass holds blocks of 1,024 positions. Works under
     ``torch.compile(fullgraph=True)``. Method: split keys and values with online softmax (Milakov and Gimelshein, 2018;
     Dao et al., 2023).
 
@@ -128,14 +131,13 @@ def attention(
         0.0 if softcap is None else _validate.number("softcap", softcap, above=0.0),
         1 / math.sqrt(dim) if scale is None else _validate.number("scale", scale),
     )
-    if keys.dtype == torch.int8 and torch.is_grad_enabled() and queries.requires_grad:
-        raise _validate.bad(
-            "q", "queries that require a gradient", "queries that need none, or a cache that is not int8"
-        )
+    if keys.dtype in SCALED and torch.is_grad_enabled() and queries.requires_grad:
+        takes = "queries that need none, or a cache without scales"
+        raise _validate.bad("q", f"queries that require a gradient, and a cache of {keys.dtype}", takes)
     _validate.no_tangents("decode.attention", queries, keys, values)
     too_exact = "takes float32, bfloat16 and float16 queries, got float64" if exact else None
     candidates = [
-        ("cpu", too_exact or _backend.on_cpu(device)),
+        ("cpu", too_exact or _backend.on_cpu(device) or _not_float8(keys)),
         ("triton", too_exact or _on_triton(queries, keys, values)),
         ("reference", None),
     ]
@@ -159,9 +161,16 @@ def attention(
 def _on_triton(*tensors: Tensor) -> str | None:
     """Why the Triton kernels cannot serve queries and caches, or None."""
     device = tensors[0].device
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9) and _not_float8(tensors[1]):
+        return f"takes float8_e4m3fn caches from sm_89 on, got {torch.cuda.get_device_name(device)}"
     if device.type == "cpu" and torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return "takes CUDA tensors where a gradient is wanted"
     return _backend.on_triton(device)
+
+
+def _not_float8(cache: Tensor) -> str | None:
+    """Why C++ cannot read a cache, or None."""
+    return "takes float32, bfloat16, float16 and int8 caches, got float8_e4m3fn" if cache.dtype == FLOAT8 else None
 
 
 def _check_pages(lengths: Tensor, table: Tensor | None, room: int, shape: torch.Size) -> None:
@@ -184,9 +193,10 @@ def _check_pages(lengths: Tensor, table: Tensor | None, room: int, shape: torch.
 
 
 def _scale(name: str, value: ArrayLike | None, cache: Tensor) -> Tensor | None:
-    """Scales [pages, page_size, Hkv] of an int8 cache, as a view where there is one a head."""
-    if (value is None) != (cache.dtype != torch.int8):
-        takes = "None where the cache is not int8" if value is not None else "scales, since the cache is int8"
+    """Scales [pages, page_size, Hkv] of an int8 or float8 cache, as a view where there is one a head."""
+    if (value is None) != (cache.dtype not in SCALED):
+        held = str(cache.dtype).removeprefix("torch.")
+        takes = f"None for a cache of {held}" if value is not None else f"scales, since the cache is {held}"
         raise _validate.bad(name, value, takes)
     if value is None:
         return None

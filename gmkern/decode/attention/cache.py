@@ -9,9 +9,14 @@ import torch
 from torch import Tensor
 
 from gmkern import _validate
-from gmkern.decode.attention.api import Attention, attention
+from gmkern.decode.attention.api import FLOAT8, SCALED, Attention, attention
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, *SCALED)
+
+
+def _raw(x: Tensor) -> Tensor:
+    """Float8 as bytes: not every torch can index it."""
+    return x.view(torch.uint8) if x.dtype == FLOAT8 else x
 
 
 class KVCache:
@@ -22,7 +27,8 @@ class KVCache:
     rows : B, at least 0.
     heads, head_dim : of keys and values; head_dim from 1 to 256.
     dtype : float32, bfloat16, float16, or int8: each vector is divided by its own scale, its largest magnitude / 127,
-        and rounded to nearest, so that a number is off by at most half a scale.
+        and rounded to nearest, so that a number is off by at most half a scale. Or float8_e4m3fn: the scale is the
+        largest magnitude / 448, and a number off by at most 1/16 of itself, or 2^-10 scales if that is more.
     capacity : positions that each row (contiguous), or pages that all rows together (paged), have room for at first. A
         cache that is full doubles: nothing is dropped.
     page_size : positions a page; None: contiguous rows.
@@ -63,7 +69,7 @@ class KVCache:
         first = (count, room) if self.page_size is None else (room, self.page_size)
         self.keys = torch.zeros(*first, *shape, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
-        quantised = dtype == torch.int8
+        quantised = dtype in SCALED
         self.key_scale = torch.ones(*first, shape[0], device=device) if quantised else None
         self.value_scale = torch.ones(*first, shape[0], device=device) if quantised else None
         self.lengths = torch.zeros(count, dtype=torch.int32, device=device)
@@ -103,12 +109,14 @@ class KVCache:
         for cache, scale, x in ((self.keys, self.key_scale, keys), (self.values, self.value_scale, values)):
             x = x.detach()
             if scale is not None:
-                step = (x.float().abs().amax(-1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+                greatest = SCALED[cache.dtype]
+                step = (x.float().abs().amax(-1) / greatest).clamp_min(torch.finfo(torch.float32).tiny)
                 if not torch.isfinite(step).all():
-                    raise _validate.bad("keys and values", "a number that is not finite", "finite numbers for int8")
+                    raise _validate.bad("keys and values", "a number that is not finite", f"finite for {cache.dtype}")
                 scale[where] = step
-                x = (x.float() / step.unsqueeze(-1)).round().clamp(-127, 127)
-            cache[where] = x.to(cache.dtype)
+                x = (x.float() / step.unsqueeze(-1)).clamp(-greatest, greatest)
+                x = x.round() if cache.dtype == torch.int8 else x
+            _raw(cache)[where] = _raw(x.to(cache.dtype))
         self.lengths[index] += new
 
     def attend(self, q: Tensor, *, rows: Sequence[int] | Tensor | None = None, **options: Any) -> Attention:
@@ -118,7 +126,7 @@ class KVCache:
             keys, values, key_scale, value_scale = self.keys, self.values, self.key_scale, self.value_scale
             options["page_table"] = self.page_table[index]
         else:
-            keys, values = (x if rows is None else x[index] for x in (self.keys, self.values))
+            keys, values = (x if rows is None else _raw(x)[index].view(x.dtype) for x in (self.keys, self.values))
             key_scale, value_scale = (
                 x if x is None or rows is None else x[index] for x in (self.key_scale, self.value_scale)
             )
@@ -133,7 +141,7 @@ class KVCache:
         if self.page_table is None or self.page_size is None:
             for cache in (self.keys, self.values, self.key_scale, self.value_scale):
                 if cache is not None and others:
-                    cache[others, :length] = cache[origin, :length].clone()
+                    _raw(cache)[others, :length] = _raw(cache)[origin, :length].clone()
         else:
             pages = -(-length // self.page_size)
             for row in others:
@@ -168,7 +176,7 @@ class KVCache:
                 mine = self._page()
                 for cache in (self.keys, self.values, self.key_scale, self.value_scale):
                     if cache is not None:
-                        cache[mine] = cache[page]
+                        _raw(cache)[mine] = _raw(cache)[page]
                 self._let_go(page)
                 self.page_table[row, held - 1] = mine
         for place in range(held, last):
