@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -15,7 +16,7 @@ from gmkern import decode, distributed, latent, neighbors
 from tests.distributed.processes import told
 from tests.distributed.ranks import decoder, model
 
-ROWS = 24  # of the whole batch
+ROWS = 25  # of the whole batch: shares differ
 END = 3
 
 
@@ -33,15 +34,15 @@ def references() -> Tensor:
 
 
 def novelty(x: Tensor, y: Tensor, search: Any) -> Tensor:
-    """The mean over samples of their distances to stored references, and of their density, which tells copies."""
-    far = search.knn(x, y.requires_grad_(), k=3).distances.mean()
-    return search.log_kernel_sum(x, y, bandwidth=0.5).mean() - far
+    """The sum over samples of their distances to stored references, and of their density, which tells copies."""
+    far = search.knn(x, y.requires_grad_(), k=3).distances.sum()
+    return search.log_kernel_sum(x, y, bandwidth=0.5).sum() - far
 
 
 def repulsion(x: Tensor, _: Tensor, search: Any) -> Tensor:
     """Samples of all ranks keep off each other: references have gradients as well, of the other ranks' losses."""
-    near = search.knn(x, k=2, exclude_self=True).distances.mean()
-    return search.kernel_sum(x, bandwidth=0.5, exclude_self=True).mean() - near
+    near = search.knn(x, k=2, exclude_self=True).distances.sum()
+    return search.kernel_sum(x, bandwidth=0.5, exclude_self=True).sum() - near
 
 
 LOSSES = {"novelty": novelty, "repulsion": repulsion}
@@ -82,16 +83,17 @@ def gradients_of(module: nn.Module) -> list[Tensor]:
 
 
 def trained(wrap: Callable[[nn.Module], nn.Module]) -> dict[str, Any]:
-    """Gradients on this rank, of losses that are means over its part of the batch."""
+    """Gradients on this rank. Losses are sums over its part of the batch, over the mean number of samples a rank."""
     out: dict[str, Any] = {}
+    each = ROWS / dist.get_world_size()
     rows, shard = distributed.share(ROWS), distributed.share(len(references()))
     for name, loss in LOSSES.items():
         module = wrap(network())
-        loss(module(batch()[rows]), references()[shard], distributed).backward()
+        (loss(module(batch()[rows]), references()[shard], distributed) / each).backward()
         out[name] = gradients_of(module)
     for name, made in DECODERS.items():
         module = wrap(Drawer(made(), distributed.sample))
-        module().square().mean().backward()
+        (module().square().sum() / each).backward()
         out[name] = gradients_of(module)
     return out
 
@@ -105,7 +107,7 @@ def ddp(_: Path) -> dict[str, Any]:
     rows = distributed.share(ROWS)
     logprobs = scorer(drawn.tokens, drawn.lengths)
     out["exact"] = [torch.tensor(torch.equal(logprobs, drawn.logprobs))]
-    (logprobs * advantages()[rows]).sum(1).mean().backward()
+    ((logprobs * advantages()[rows]).sum() / (ROWS / dist.get_world_size())).backward()
     out["policy"] = gradients_of(policy)
     return out
 
@@ -116,13 +118,13 @@ def fsdp(_: Path) -> dict[str, Any]:
     scorer = fully_shard(Scorer(policy))
     rows = distributed.share(ROWS)
     out["sharded"] = [told(lambda: distributed.generate(policy, n=2, max_new_tokens=2, seed=1))]
-    out["in blocks"] = [told(lambda: decode.score(policy, torch.ones(1, 1), torch.ones(1)))]
+    out["scored sharded"] = [told(lambda: decode.score(policy, torch.ones(1, 1), torch.ones(1)))]
     scorer.unshard()
     drawn = distributed.generate(policy, n=ROWS, max_new_tokens=6, end_token=END, seed=1)
     scorer.reshard()
     logprobs = scorer(drawn.tokens, drawn.lengths)
     out["exact"] = [torch.tensor(torch.equal(logprobs, drawn.logprobs))]
-    (logprobs * advantages()[rows]).sum(1).mean().backward()
+    ((logprobs * advantages()[rows]).sum() / (ROWS / dist.get_world_size())).backward()
     out["policy"] = gradients_of(policy)
     return out
 
@@ -136,15 +138,15 @@ def alone() -> dict[str, list[Tensor]]:
     out = {}
     for name, loss in LOSSES.items():
         module = network()
-        loss(module(batch()), references(), neighbors).backward()
+        (loss(module(batch()), references(), neighbors) / ROWS).backward()
         out[name] = gradients_of(module)
     for name, made in DECODERS.items():
         module = Drawer(made(), latent.sample)
-        module().square().mean().backward()
+        (module().square().sum() / ROWS).backward()
         out[name] = gradients_of(module)
     policy = model()
     drawn = decode.generate(policy, n=ROWS, max_new_tokens=6, end_token=END, seed=1)
     logprobs = decode.score(policy, drawn.tokens, drawn.lengths)
-    (logprobs * advantages()).sum(1).mean().backward()
+    ((logprobs * advantages()).sum() / ROWS).backward()
     out["policy"] = gradients_of(policy)
     return out
