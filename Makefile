@@ -7,7 +7,7 @@
 #   GMKERN_CUDA  1 adds the CUDA kernels (needs nvcc, no GPU)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo bench test build native lint format sdist wheel wheel-check sanitize sanitize-address sanitize-threads \
+.PHONY: help demo bench test build native docs lint format sdist wheel wheel-check sanitize sanitize-address sanitize-threads \
         baseline aarch64 gpu-check clean
 
 VENV := .venv
@@ -32,6 +32,7 @@ help:
 	@echo "make bench      the kernels beside what else does their work (BENCH=\"neighbors --quick\" to choose; rivals: pip install .[bench])"
 	@echo "make build      the native library into gmkern/, for development (PYTHON=... to choose the interpreter)"
 	@echo "make lint       ruff, clang-format, mypy          make format     what the first two can mend"
+	@echo "make docs       the site into build-docs/html, its links checked"
 	@echo "make wheel      a wheel into dist/                make sdist      a source archive into dist/"
 	@echo "make wheel-check  the wheel beside a torch alone, tested (WITH=\"torch==2.14.1\" to choose)"
 	@echo "make sanitize   beneath the address, undefined-behaviour and thread sanitizers"
@@ -90,6 +91,15 @@ format: $(VENV)/.lint
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $(CXX_SOURCES)
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(PY) -m pip install --quiet --disable-pip-version-check $$($(PY) tools/bootstrap.py --list docs)
+	@touch $@
+
+# A warning is an error: a link or an anchor that leads nowhere, a name that the reference does not have.
+docs: native $(VENV)/.docs
+	$(PY) -m sphinx --fail-on-warning --keep-going --nitpicky --quiet -d build-docs/doctrees docs build-docs/html
+	@echo "the site: build-docs/html/index.html"
 
 wheel: native
 	rm -f dist/*.whl
@@ -162,4 +172,4 @@ gpu-check: native
 	$(PY) benchmarks/gpu_check.py
 
 clean:
-	rm -rf $(VENV) build build-* dist report *.egg-info gmkern/lib gmkern/_host*.so .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build build-* dist report *.egg-info gmkern/lib gmkern/_host*.so docs/api/generated docs/pictures .pytest_cache .mypy_cache .ruff_cache

@@ -84,6 +84,12 @@ def info() -> Info:
     Raises
     ------
     RuntimeError : ``GMKERN_ISA`` names no instruction set, or one that this processor lacks.
+
+    Examples
+    --------
+    >>> import gmkern
+    >>> gmkern.info().version == gmkern.__version__
+    True
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     return Info(

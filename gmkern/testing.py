@@ -27,7 +27,14 @@ from gmkern._library import ops
 
 
 def supported_isas() -> tuple[str, ...]:
-    """The CPU instruction sets that this machine can run, least first."""
+    """The CPU instruction sets that this machine can run, least first.
+
+    Examples
+    --------
+    >>> from gmkern.testing import supported_isas
+    >>> supported_isas()[0]
+    'baseline'
+    """
     return ISAS[: int(ops.best_isa()) + 1]
 
 
@@ -42,6 +49,13 @@ def tolerance(dtype: torch.dtype, reduction_length: int = 1) -> float:
     ----------
     dtype : of the result: float64, float32, bfloat16 or float16.
     reduction_length : the number of terms added, n >= 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.testing import tolerance
+    >>> f"{tolerance(torch.float32, 1024):.1e}"
+    '1.5e-05'
     """
     narrow = dtype in (torch.bfloat16, torch.float16)
     unit = torch.finfo(torch.float32 if narrow else dtype).eps / 2
@@ -90,7 +104,7 @@ def run_isa(isa: str | None, code: str, *, threads: int | None = None, timeout: 
 
     The set is chosen once per process, so that comparing two needs two processes::
 
-        run_isa("avx2", "import gmkern; out = gmkern.knn(x, k=3).distances", x=x)
+        run_isa("avx2", "import gmkern; out = gmkern.neighbors.knn(x, k=3).distances", x=x)
 
     Parameters
     ----------
@@ -102,6 +116,15 @@ def run_isa(isa: str | None, code: str, *, threads: int | None = None, timeout: 
     Raises
     ------
     RuntimeError : the process failed; the text is what it printed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.testing import run_isa
+    >>> run_isa("baseline", "import gmkern; out = gmkern.neighbors.knn(x, x).distances", x=torch.eye(3))
+    tensor([[0.],
+            [0.],
+            [0.]])
     """
     environment = {key: value for key, value in os.environ.items() if key not in ("GMKERN_ISA", "PYTEST_CURRENT_TEST")}
     if isa is not None:
@@ -123,6 +146,13 @@ def relative_error(got: Tensor, truth: Tensor, magnitude: Tensor | float | None 
     """The largest ``|got - truth| / magnitude``, in float64; ``magnitude`` is ``|truth|`` unless given.
 
     Non-finite values must agree exactly: a NaN or an infinity that the truth does not have gives infinity.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.testing import relative_error
+    >>> relative_error(torch.tensor([1.0, 2.5]), torch.tensor([1.0, 2.0]))
+    0.25
     """
     got64, truth64 = got.detach().double().cpu(), truth.detach().double().cpu()
     if got64.shape != truth64.shape:

@@ -1,4 +1,4 @@
-// Points to the lattice of the screened search. Compiled once per instruction set. See docs/neighbors.md.
+// Points to the lattice of the screened search. Compiled once per instruction set. See docs/neighbors-algorithms.md.
 #include "neighbors/select.h"
 #include "neighbors/sweep.h"
 

@@ -62,7 +62,7 @@ struct Counts {
     int64_t* counts;  // [query_count], added to
 };
 
-// --- screening by integer dot products (docs/neighbors.md has the proof) ---
+// --- screening by integer dot products (docs/neighbors-algorithms.md has the proof) ---
 //
 // A point x is taken about a common centre and rounded to a lattice of its own: x' = x - centre, and x^ = scale * X
 // with integers |X_d| <= 127 (bytes), or |X_d| <= 2^15 - 1 and |X| < 2^15.5 (words). Only its residual |x' - x^| is

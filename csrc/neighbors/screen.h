@@ -1,4 +1,4 @@
-// The screened search: integer dot products find candidates, differences decide. See docs/neighbors.md for the proof.
+// The screened search: integer dot products find candidates, differences decide. See docs/neighbors-algorithms.md.
 #pragma once
 
 #include <vector>

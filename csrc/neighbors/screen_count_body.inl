@@ -1,5 +1,5 @@
 // Counts within radii by integer dot products; what they cannot decide is computed. Compiled once per instruction set.
-// See docs/neighbors.md for the proof.
+// See docs/neighbors-algorithms.md for the proof.
 #include "neighbors/screen_tile.h"
 
 namespace gm {

@@ -1,4 +1,4 @@
-// A tree of boxes over points of few coordinates: what its launcher and its bodies share. See docs/neighbors.md.
+// A tree of boxes over points of few coordinates: what launcher and bodies share. See docs/neighbors-algorithms.md.
 //
 // Points lie in groups of 16, in an order in which groups are compact. Sixteen groups are the children of a node of
 // level 0, sixteen nodes of level l the children of one of level l + 1; the top level has one node. A node holds the

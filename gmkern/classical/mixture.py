@@ -34,6 +34,14 @@ class GaussianMixture:
     -----
     The log-density is one :func:`gmkern.neighbors.log_kernel_sum` (after whitening, where the covariance is tied): no
     [N, K] matrix. Parameters are constants: for gradients of a mixture's log-density call ``log_kernel_sum``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.classical import GaussianMixture
+    >>> one = GaussianMixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1))  # a standard normal in the plane
+    >>> one.log_prob(torch.zeros(1, 2)).exp()  # 1 / (2 pi)
+    tensor([0.1592])
     """
 
     def __init__(self, weights: ArrayLike, means: ArrayLike, covariance: ArrayLike):

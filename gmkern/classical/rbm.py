@@ -28,6 +28,14 @@ class RBM(nn.Module):
     Attributes
     ----------
     weight [hidden, visible], visible_bias [visible], hidden_bias [hidden] : parameters, float32.
+
+    Examples
+    --------
+    >>> from gmkern.classical import RBM
+    >>> machine = RBM(visible=6, hidden=3)
+    >>> chains = machine.sample(4, steps=10, seed=0)
+    >>> chains.shape, machine.log_prob(chains).shape
+    (torch.Size([4, 6]), torch.Size([4]))
     """
 
     def __init__(self, visible: int, hidden: int, *, seed: int = 0):

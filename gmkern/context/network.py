@@ -26,6 +26,13 @@ class SetTransformer(nn.Module):
     -----
     Method: the Set Transformer's self-attention and pooling by multi-head attention (Lee et al., ICML 2019), in
     pre-norm form, without dropout.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.context import SetTransformer
+    >>> SetTransformer([3], noise_dim=2)(torch.randn(5, 10, 3), torch.randn(5, 2)).shape
+    torch.Size([5, 3])
     """
 
     def __init__(self, shape: Sequence[int], *, noise_dim: int = 0, width: int = 128, heads: int = 4, layers: int = 2):

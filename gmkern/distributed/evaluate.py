@@ -65,6 +65,12 @@ def evaluate(
     Examples
     --------
     On each of two ranks, ``print(gmkern.distributed.evaluate(generated_here, train_here))``.
+
+    >>> import torch
+    >>> from gmkern import distributed  # in a group, here of one rank
+    >>> train = torch.randn(100, 4)
+    >>> distributed.evaluate(train[:50], train).generated.duplicates.value  # all of them are copies
+    1.0
     """
 
     def check() -> tuple[tuple[Tensor, Tensor, Tensor | None], str]:

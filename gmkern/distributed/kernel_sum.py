@@ -80,6 +80,13 @@ def kernel_sum(
     requires a gradient on every rank or on none: the backward pass is a collective as well. Queries get the gradient of
     their own rank's sums; references, bandwidths and weights of all ranks' sums (docs/scaling.md has what that is
     under DDP and FSDP).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern import distributed  # in a group, here of one rank
+    >>> distributed.kernel_sum(torch.zeros(1, 2), torch.zeros(3, 2), kernel="rbf", bandwidth=1.0)
+    tensor([3.])
     """
     return _sum(
         "distributed.kernel_sum", False, queries, references, kernel, bandwidth, weights, None, alpha, degree, gamma,
@@ -118,6 +125,13 @@ def log_kernel_sum(
     Notes
     -----
     As for :func:`kernel_sum`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern import distributed  # in a group, here of one rank
+    >>> distributed.log_kernel_sum(torch.zeros(1, 2), torch.zeros(3, 2), kernel="rbf", bandwidth=1.0).exp()
+    tensor([3.])
     """
     return _sum(
         "distributed.log_kernel_sum", True, queries, references, kernel, bandwidth, weights, log_weights, alpha, 1,

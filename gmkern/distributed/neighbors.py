@@ -60,6 +60,12 @@ def knn(
     Examples
     --------
     On each of two ranks, ``gmkern.distributed.knn(generated_here, train_here, k=5)``.
+
+    >>> import torch
+    >>> from gmkern import distributed  # in a group, here of one rank
+    >>> queries, shard = torch.zeros(1, 2), torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    >>> distributed.knn(queries, shard, k=2).distances
+    tensor([[0., 5.]])
     """
 
     def check() -> tuple[tuple[Tensor, Tensor], str]:
@@ -114,6 +120,13 @@ def count_within(
     Notes
     -----
     The same counts for any number of ranks. No gradient.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern import distributed  # in a group, here of one rank
+    >>> distributed.count_within(torch.zeros(1, 2), torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([5.0]))
+    tensor([2])
     """
 
     def check() -> tuple[tuple[Tensor, Tensor, Tensor], str]:

@@ -29,6 +29,13 @@ def share(n: int, group: dist.ProcessGroup | None = None) -> slice:
     Raises
     ------
     RuntimeError : without a process group. ValueError : naming n.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern import distributed  # in a group, here of one rank
+    >>> distributed.share(10)
+    slice(0, 10, None)
     """
     n = _validate.integer("n", n, low=0)
     at = Group("distributed.share", group, torch.device("cpu"), moves=False)
@@ -64,6 +71,14 @@ def sample(
     -----
     No sample travels. Gradients are this rank's own; a module whose forward makes this call has them reduced by DDP or
     FSDP (docs/scaling.md).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern import distributed  # in a group, here of one rank
+    >>> decoder = torch.nn.Linear(2, 3)
+    >>> distributed.sample(decoder, 10, seed=0).shape
+    torch.Size([10, 3])
     """
 
     def check() -> tuple[tuple[slice, Tensor], str]:
@@ -109,6 +124,15 @@ def generate(
     ------
     TypeError, ValueError : as :func:`gmkern.decode.generate`, and for a model with sharded parameters. RuntimeError on
         the other ranks then, and where ranks differ in P, num_samples, seed, ids, version, device or instruction set.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern import distributed  # in a group, here of one rank
+    >>> from gmkern.decode import Transformer, TransformerConfig
+    >>> model = Transformer(TransformerConfig(17, n_layers=1, n_heads=2, d_model=8, max_seq_len=32, bos_id=0))
+    >>> distributed.generate(model, n=4, max_new_tokens=5, seed=0).tokens.shape
+    torch.Size([4, 5])
     """
 
     def check() -> tuple[tuple[int, int, Tensor], str]:
@@ -163,6 +187,15 @@ def simulate(
     TypeError, ValueError : as :func:`gmkern.dynamics.simulate`, for a module with sharded parameters, and for
         ``system_ptr``: cut ragged systems yourself, and give ``sample_ids``. RuntimeError on the other ranks then, and
         where ranks differ in S, seed, ids, version, device or instruction set.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern import distributed  # in a group, here of one rank
+    >>> from gmkern.dynamics import BAOAB, Harmonic
+    >>> bath = BAOAB(0.1, 1.0, 1.0)
+    >>> distributed.simulate(Harmonic(), torch.zeros(6, 3, 2), integrator=bath, steps=5, seed=0).positions.shape
+    torch.Size([6, 3, 2])
     """
 
     def check() -> tuple[tuple[int, Tensor], str]:

@@ -35,7 +35,16 @@ _MOST_TYPES = 64  # csrc/dynamics/field.h
 
 
 class Potential:
-    """A field with an energy: a sum of pair, trap and bond terms. They add: ``LennardJones() + Harmonic(0.1)``."""
+    """A field with an energy: a sum of pair, trap and bond terms. They add: ``LennardJones() + Harmonic(0.1)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import Harmonic, LennardJones, energy_and_forces
+    >>> field = LennardJones() + Harmonic(0.1)
+    >>> energy_and_forces(field, torch.randn(3, 4, 2)).forces.shape
+    torch.Size([3, 4, 2])
+    """
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -136,6 +145,14 @@ class LennardJones(_CutPair):
     Notes
     -----
     Source: J. E. Jones, Proc. R. Soc. A 106 (1924) 463; the mixing is that of Lorentz and Berthelot.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import LennardJones, energy_and_forces
+    >>> pair = torch.tensor([[[0.0, 0.0], [2 ** (1 / 6), 0.0]]])
+    >>> round(float(energy_and_forces(LennardJones(), pair).energy), 4)  # the bottom of the well
+    -1.0
     """
 
     epsilon: Given = 1.0
@@ -169,6 +186,14 @@ class WCA(Term):
     Notes
     -----
     Source: J. D. Weeks, D. Chandler and H. C. Andersen, J. Chem. Phys. 54 (1971) 5237.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import WCA, energy_and_forces
+    >>> pair = torch.tensor([[[0.0, 0.0], [1.0, 0.0]]])
+    >>> round(float(energy_and_forces(WCA(), pair).energy), 4)
+    1.0
     """
 
     epsilon: Given = 1.0
@@ -201,6 +226,14 @@ class Morse(_CutPair):
     Notes
     -----
     Source: P. M. Morse, Phys. Rev. 34 (1929) 57.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import Morse, energy_and_forces
+    >>> pair = torch.tensor([[[0.0, 0.0], [1.0, 0.0]]])
+    >>> round(float(energy_and_forces(Morse(depth=2.0), pair).energy), 4)
+    -2.0
     """
 
     depth: Given = 1.0
@@ -243,6 +276,14 @@ class Coulomb(_CutPair):
     -----
     Source of the reaction field: I. G. Tironi et al., J. Chem. Phys. 102 (1995) 5451. Charges have no sum over images:
     a periodic box needs a cutoff.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import Coulomb, energy_and_forces
+    >>> pair = torch.tensor([[[0.0, 0.0], [2.0, 0.0]]])
+    >>> round(float(energy_and_forces(Coulomb([1.0, -1.0]), pair, types=[0, 1]).energy), 4)
+    -0.5
     """
 
     charges: Given = 1.0
@@ -284,6 +325,14 @@ class SoftSphere(Term):
     ----------
     epsilon (>= 0), sigma (> 0) : as of ``LennardJones``, and mixed as there.
     exponent : 2 (harmonic), 2.5 (Hertz), or any multiple of 1/2 from 2 to 16.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import SoftSphere, energy_and_forces
+    >>> pair = torch.tensor([[[0.0, 0.0], [0.5, 0.0]]])
+    >>> round(float(energy_and_forces(SoftSphere(), pair).energy), 4)
+    0.125
     """
 
     epsilon: Given = 1.0
@@ -323,6 +372,14 @@ class DoubleWell(_CutPair):
     -----
     Source: J. Koehler, L. Klein and F. Noe, Equivariant flows, ICML 2020 (whose factor 1/2 over all ordered pairs is
     one over each pair here).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import DoubleWell, energy_and_forces
+    >>> pair = torch.tensor([[[0.0, 0.0], [4.0, 0.0]]])
+    >>> round(float(energy_and_forces(DoubleWell(), pair).energy), 4)  # the top between the wells
+    0.0
     """
 
     linear: Given = 0.0
@@ -360,6 +417,14 @@ class Harmonic(Term):
     Notes
     -----
     In a periodic box the trap acts on coordinates as they are, not wrapped into the box.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import Harmonic, energy_and_forces
+    >>> pair = torch.tensor([[[0.0, 0.0], [2.0, 0.0]]])
+    >>> round(float(energy_and_forces(Harmonic(k=3.0), pair).energy), 4)
+    6.0
     """
 
     k: Given = 1.0
@@ -400,6 +465,14 @@ class HarmonicBonds(Term):
     -----
     In a periodic box a bond takes its nearest image: bonds must stay shorter than half the box. Atoms that are bonded
     still interact by the pair terms.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import HarmonicBonds, energy_and_forces
+    >>> pair = torch.tensor([[[0.0, 0.0], [2.0, 0.0]]])
+    >>> round(float(energy_and_forces(HarmonicBonds([[0, 1]], k=2.0, length=1.0), pair).energy), 4)
+    1.0
     """
 
     bonds: Sequence[Sequence[int]] | np.ndarray | Tensor
@@ -444,6 +517,15 @@ class VectorField:
     module : called as ``module(x, t)`` with x of shape [S, ...] and t of shape [S], in x's dtype and on its device;
         gives a floating tensor of x's shape, taken to x's dtype. Any callable that leaves x as it is will do.
     start_time : the time at step 0; step n runs from ``start_time + n dt``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import Heun, VectorField, simulate
+    >>> layer = torch.nn.Linear(3, 2)
+    >>> flow = VectorField(lambda x, t: layer(torch.cat([x, t[:, None]], 1)))
+    >>> simulate(flow, torch.randn(5, 2), integrator=Heun(0.1), steps=10).positions.shape
+    torch.Size([5, 2])
     """
 
     module: nn.Module

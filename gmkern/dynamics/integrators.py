@@ -40,6 +40,14 @@ class VelocityVerlet(Integrator):
     Parameters
     ----------
     dt : time step, not 0; a negative one runs backwards.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import Harmonic, VelocityVerlet, simulate
+    >>> swing = simulate(Harmonic(), torch.ones(1, 1, 2), integrator=VelocityVerlet(0.01), steps=314)
+    >>> bool((swing.positions + 1).abs().max() < 0.01)  # half a period later
+    True
     """
 
     dt: PerSystem
@@ -65,6 +73,15 @@ class BAOAB(Integrator):
     Notes
     -----
     Source: B. Leimkuhler and C. Matthews, Appl. Math. Res. Express 2013, 34; exact in positions for a harmonic trap.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import BAOAB, Harmonic, simulate
+    >>> bath = BAOAB(dt=0.1, temperature=2.0, friction=1.0)
+    >>> ends = simulate(Harmonic(), torch.zeros(4000, 1, 2), integrator=bath, steps=100, seed=0).positions
+    >>> abs(float(ends.var()) - 2.0) < 0.2  # the temperature over the stiffness
+    True
     """
 
     dt: PerSystem
@@ -91,6 +108,15 @@ class EulerMaruyama(Integrator):
     ----------
     dt : time step (> 0).
     noise : the diffusion's size (>= 0): sqrt(2 T) samples exp(-energy/T); 0 is Euler's method, and needs no seed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import EulerMaruyama, VectorField, simulate
+    >>> still = VectorField(lambda x, t: torch.zeros_like(x))
+    >>> ends = simulate(still, torch.zeros(4000, 2), integrator=EulerMaruyama(0.1, 1.0), steps=10, seed=0).positions
+    >>> abs(float(ends.var()) - 1.0) < 0.1  # Brownian motion at time 1
+    True
     """
 
     dt: PerSystem
@@ -113,6 +139,14 @@ class Heun(Integrator):
     Parameters
     ----------
     dt : time step, not 0; a negative one runs backwards.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import Heun, VectorField, simulate
+    >>> end = simulate(VectorField(lambda x, t: x), torch.ones(1, 1), integrator=Heun(0.01), steps=100).positions
+    >>> round(float(end), 3)  # e
+    2.718
     """
 
     dt: PerSystem
@@ -129,6 +163,14 @@ class RK4(Integrator):
     Parameters
     ----------
     dt : time step, not 0; a negative one runs backwards.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.dynamics import RK4, VectorField, simulate
+    >>> end = simulate(VectorField(lambda x, t: x), torch.ones(1, 1), integrator=RK4(0.1), steps=10).positions
+    >>> round(float(end), 4)  # e
+    2.7183
     """
 
     dt: PerSystem

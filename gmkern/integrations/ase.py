@@ -44,6 +44,14 @@ def structures_of(images: Sequence[Atoms], *, dtype: torch.dtype = torch.float64
     Raises
     ------
     TypeError, ValueError : an image is none, there is none at all, or their periodic directions differ.
+
+    Examples
+    --------
+    >>> from ase import Atoms
+    >>> from gmkern.integrations.ase import structures_of
+    >>> batch = structures_of([Atoms("Ar2", [[0, 0, 0], [0, 0, 1.1]]), Atoms("Ar")])
+    >>> batch.positions.shape, batch.system_ptr.tolist()
+    (torch.Size([3, 3]), [0, 2, 3])
     """
     if isinstance(images, Atoms) or not all(isinstance(one, Atoms) for one in images):
         raise _validate.bad("images", images, "a list of ase.Atoms", error=TypeError)
@@ -80,6 +88,13 @@ def types_of(images: Sequence[Atoms], types: Mapping[str, int]) -> Tensor:
     Raises
     ------
     ValueError : an element has no type.
+
+    Examples
+    --------
+    >>> from ase import Atoms
+    >>> from gmkern.integrations.ase import types_of
+    >>> types_of([Atoms("NaCl"), Atoms("Cl2")], {"Na": 0, "Cl": 1})
+    tensor([0, 1, 1, 1])
     """
     symbols = [symbol for one in images for symbol in one.symbols]
     missing = sorted(set(symbols) - set(types))

@@ -64,7 +64,7 @@ class Copy(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """One set against the training set; the meaning of each number is in :data:`MEANING`."""
+    """One set against the training set; the meaning of each number is in docs/metrics.md."""
 
     samples: int
     precision: Estimate

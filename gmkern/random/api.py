@@ -38,7 +38,7 @@ def uniform(
     step : int in [0, 2^32), or an int64 tensor of shape [] or [B] (taken modulo 2^32).
     n : elements a sample, 0 to 2^32.
     stream : the purpose of the noise: 0, or 256 to 2^31 - 1; smaller numbers are the library's
-        (:mod:`gmkern.random.streams`).
+        (docs/noise.md).
     dtype : float32 (values in [2^-33, 1 - 2^-24]) or float64 (values in [2^-65, 1 - 2^-53]).
     device : where to draw; the tensors' device, or the CPU.
     backend : None, "cpu", "triton" or "reference": all give the same bits.
@@ -89,6 +89,12 @@ def normal(
     -----
     Method: Box and Muller (1958), with the angle's quadrant taken exactly from the word and own polynomials for the
     logarithm, sine and cosine (docs/noise.md).
+
+    Examples
+    --------
+    >>> import gmkern
+    >>> gmkern.random.normal(0, [5], step=2, n=3).shape
+    torch.Size([1, 3])
     """
     return _draw("normal", seed, sample_ids, step, n, stream, dtype, device, backend)
 
@@ -114,6 +120,15 @@ def gumbel(
     -----
     Method: -log(-log(1 - u)) from the integer word; in float32 a word below 256 is refined by a second one
     (docs/noise.md).
+
+    Examples
+    --------
+    >>> import torch, gmkern
+    >>> logits = torch.tensor([0.0, 1.0, 2.0])
+    >>> tokens = (logits + gmkern.random.gumbel(0, 10000, step=0, n=3)).argmax(1)  # draws from softmax(logits)
+    >>> shares = tokens.bincount() / 10000
+    >>> bool((shares - logits.softmax(0)).abs().max() < 0.02)
+    True
     """
     return _draw("gumbel", seed, sample_ids, step, n, stream, dtype, device, backend)
 

@@ -44,6 +44,15 @@ class KVCache:
     -----
     Paged rows may share pages: :meth:`share` gives a row another's positions without a copy, and a page that several
     rows hold is copied when one of them writes into it. Writes happen in place and carry no gradient.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.decode import KVCache
+    >>> cache = KVCache(rows=2, heads=1, head_dim=4, page_size=16)
+    >>> cache.append(torch.randn(2, 3, 1, 4), torch.randn(2, 3, 1, 4))  # three positions of both rows
+    >>> cache.lengths.tolist(), cache.attend(torch.randn(2, 1, 4)).out.shape
+    ([3, 3], torch.Size([2, 1, 4]))
     """
 
     def __init__(

@@ -24,6 +24,14 @@ class Guidance:
     scale : a number, or a tensor [N] with one a row: 1 leaves the prompt's own logits (up to rounding), 0 takes the
         unconditional ones, more than 1 leans towards the prompt.
     prompts : what the unconditional sequences begin with: as ``generate``'s prompts, one a row, or one for all rows.
+
+    Examples
+    --------
+    >>> from gmkern.decode import Guidance, Transformer, TransformerConfig, generate
+    >>> model = Transformer(TransformerConfig(17, n_layers=1, n_heads=2, d_model=8, max_seq_len=32))
+    >>> drawn = generate(model, [[3, 5], [7]], max_new_tokens=4, seed=0, guidance=Guidance(2.0, [[0]]))
+    >>> drawn.tokens.shape
+    torch.Size([2, 4])
     """
 
     scale: float | Tensor

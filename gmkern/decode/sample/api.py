@@ -140,6 +140,16 @@ def token_logprobs(
     The gradient with respect to logits holds the kept set fixed: it is that of log_softmax over the kept tokens, so it
     flows through log_kept_mass. It is 0 where the value is constant: at temperature 0, and where a token is outside the
     kept set. Parameters have no gradient, and second derivatives raise.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.decode import token_logprobs
+    >>> logits = torch.zeros(1, 4, requires_grad=True)
+    >>> said = token_logprobs(logits, torch.tensor([1]))
+    >>> said.sum().backward()
+    >>> round(float(said.detach()), 4), logits.grad.tolist()
+    (-1.3863, [[-0.25, 0.75, -0.25, -0.25]])
     """
     logits = _logits(logits, (2, 3))
     device, lead, vocab = logits.device, logits.shape[:-1], logits.shape[-1]

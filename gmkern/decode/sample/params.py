@@ -42,6 +42,14 @@ class SamplingParams:
     Sources: temperature and repetition penalty, Keskar et al. 2019 (CTRL); top-k, Fan et al. 2018; top-p, Holtzman et
     al. 2020; min-p, Nguyen et al. 2024; typical, Meister et al. 2023. docs/sampling.md says where ties differ from
     Hugging Face's processors.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.decode import SamplingParams, token_logprobs
+    >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
+    >>> token_logprobs(logits, torch.tensor([2]), SamplingParams(top_k=2))  # not kept
+    tensor([-inf])
     """
 
     temperature: float | Tensor = 1.0

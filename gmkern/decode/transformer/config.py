@@ -56,6 +56,10 @@ class TransformerConfig:
     GPT-2 124M: ``TransformerConfig(50257, 12, 12, 768, 1024, norm="layernorm", activation="gelu_tanh",
     position="learned", qkv_bias=True, bias=True)``; Qwen3 0.6B: ``TransformerConfig(151936, 28, 16, 1024, 40960,
     n_kv_heads=8, d_ff=3072, head_dim=128, norm_eps=1e-6, rope_theta=1e6, qk_norm=True)``.
+
+    >>> from gmkern.decode import TransformerConfig
+    >>> TransformerConfig(17, n_layers=1, n_heads=2, d_model=8, max_seq_len=32).d_ff
+    21
     """
 
     vocab_size: int

@@ -190,6 +190,14 @@ class Transformer(nn.Module):
     Parameters
     ----------
     config : a :class:`~gmkern.decode.TransformerConfig`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gmkern.decode import Transformer, TransformerConfig
+    >>> model = Transformer(TransformerConfig(17, n_layers=1, n_heads=2, d_model=8, max_seq_len=32))
+    >>> model(torch.tensor([[1, 2, 3]])).shape  # logits of a training step
+    torch.Size([1, 3, 17])
     """
 
     def __init__(self, config: TransformerConfig):
@@ -266,7 +274,7 @@ class Transformer(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """[V, d_model]: what turns hidden states to logits."""
+        """What turns hidden states to logits, [V, d_model]."""
         return self.embedding.weight if self.head is None else self.head.weight
 
     @classmethod

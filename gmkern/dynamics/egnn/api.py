@@ -40,7 +40,7 @@ class EGNN(nn.Module):
     """A learnt many-body force field: an equivariant graph network, of time and types if wanted.
 
     Called as ``field(positions, t)`` it gives the velocity (or, where ``conservative``, the force) on each atom; it is
-    a ``field`` of :func:`gmkern.simulate` and :func:`gmkern.path_log_prob`, and a conservative one of
+    a ``field`` of :func:`gmkern.dynamics.simulate` and :func:`gmkern.dynamics.path_log_prob`, and a conservative one of
     :func:`gmkern.dynamics.energy_and_forces` too.
 
     Parameters

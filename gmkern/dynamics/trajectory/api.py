@@ -106,16 +106,16 @@ def simulate(
 
     Returns
     -------
-    Trajectory
-        positions : where the systems are after the last step, in the shape of the input.
-        velocities : those of that time, or None for an integrator without.
-        frames : [F, *positions.shape], F = 1 + steps // record_every, frame 0 being the start; None without
-            record_every.
-        energies : [F, S], the potential energy of each frame; None without record_every, for a ``VectorField``
-            and for an ``EGNN`` that is not conservative.
-        log_prob_forward, log_prob_backward : [S] float64, with log_prob, else None: the sums over the steps of the log
-            densities of EulerMaruyama's steps, or of BAOAB's Ornstein-Uhlenbeck kicks, given the state that each step
-            starts from (ends at, for backward). The density of the initial state is not in them.
+    Trajectory with
+
+    * ``positions``: where the systems are after the last step, in the shape of the input;
+    * ``velocities``: those of that time, or None for an integrator without;
+    * ``frames`` [F, ...]: positions of F = 1 + steps // record_every steps, the start first; None without record_every;
+    * ``energies`` [F, S]: the potential energy of each frame; None without record_every, for a ``VectorField`` and for
+      an ``EGNN`` that is not conservative;
+    * ``log_prob_forward``, ``log_prob_backward`` [S] float64: with log_prob, else None: the sums over the steps of the
+      log densities of EulerMaruyama's steps, or of BAOAB's Ornstein-Uhlenbeck kicks, given the state that each step
+      starts from (ends at, for backward). The density of the initial state is not in them.
 
     Raises
     ------
