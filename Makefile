@@ -139,7 +139,7 @@ sanitize-address: native
 	    (cd build-asan/package && env GMKERN_ISA=$$isa OMP_NUM_THREADS=2 ASAN_OPTIONS=detect_leaks=0 \
 	        UBSAN_OPTIONS=print_stacktrace=1 \
 	        LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-	        ../../$(PY) -m pytest $(KERNEL_TESTS) tests) || status=1; \
+	        ../../$(PY) -m pytest --capture=sys $(KERNEL_TESTS) tests) || status=1; \
 	done; exit $$status
 
 # --race races on purpose: a sanitizer that lets it pass sees nothing.

@@ -63,7 +63,7 @@ GM_HD Reduced<F> reduce(F x, float) {
     using I = typename Bits<F>::I;
     const I bits = bit_cast<int32_t>(x);
     const I e = (bits - I(0x3F3504F3)) >> 23;
-    const F m = bit_cast<float>(bits - (e << 23));
+    const F m = bit_cast<float>(bit_cast<uint32_t>(bits) - (bit_cast<uint32_t>(e) << 23));
     return {convert<float>(e), m - F(1.0f)};
 }
 template <class F>
@@ -71,7 +71,7 @@ GM_HD Reduced<F> reduce(F x, double) {
     using I = typename Bits<F>::I;
     const I bits = bit_cast<int64_t>(x);
     const I e = (bits - I(static_cast<int64_t>(0x3FE6A09E667F3BCDll))) >> 52;
-    const F m = bit_cast<double>(bits - (e << 52));
+    const F m = bit_cast<double>(bit_cast<uint64_t>(bits) - (bit_cast<uint64_t>(e) << 52));
     return {convert<double>(e), m - F(1.0)};
 }
 
