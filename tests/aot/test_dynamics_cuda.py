@@ -16,7 +16,7 @@ from tests.aot.compiling import ARCHITECTURES, CSRC, NVCC_FLAGS, nvcc_ptx, unpro
 # (registers, bytes spilled) that a thread may have, by source and kernel. 128 registers leave two blocks of 256 threads
 # a multiprocessor, or four of 128.
 BUDGETS = {
-    "field_cuda": {"prepare": (64, 0)},
+    "field_cuda": {"prepare": (64, 16)},  # once a call
     "trajectory_cuda": {
         # without types, bonds, splines and log-probabilities; what is spilled is a step's constants, less than a line
         # of cache a thread
