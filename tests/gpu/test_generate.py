@@ -79,7 +79,8 @@ def test_hooks_siblings_and_graphs_of_changed_weights(generator):
     model = on_gpu("qwen3")
     given = prompts(generator, (4, 2))
     asked = {"max_new_tokens": 40, "seed": 5, "end_token": 3, "num_samples": 20}
-    first = generate(model, given, **asked)
+    with torch.inference_mode():
+        first = generate(model, given, **asked)
     legal = lambda tokens, lengths: torch.ones(len(tokens), 17, dtype=torch.bool, device="cuda")  # noqa: E731
     assert same(generate(model, given, mask_fn=legal, **asked), first)
     assert same(generate(model, given, **asked), first)  # the graph again

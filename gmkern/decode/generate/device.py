@@ -7,7 +7,7 @@ the host looks every few steps, takes finished rows away and gives their lanes t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -155,9 +155,15 @@ class Lanes:
         self.state.fill_(IDLE)
         self._step(lanes)
         self.state.copy_(states)
-        graph = torch.cuda.CUDAGraph()
+        device, graph = self.engine.device, torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values())).pool() if self.graphs else None
-        with torch.cuda.device(self.engine.device), torch.cuda.graph(graph, pool=pool):
+        # on a stream of this device, and whatever other threads do meanwhile
+        options: dict[str, Any] = {
+            "pool": pool,
+            "stream": torch.cuda.Stream(device),
+            "capture_error_mode": "thread_local",
+        }
+        with torch.cuda.device(device), torch.cuda.graph(graph, **options):
             self._step(lanes)
         return graph
 
@@ -199,6 +205,8 @@ class Lanes:
 _REST: WeakKeyDictionary[Transformer, tuple[object, Lanes]] = WeakKeyDictionary()
 
 
+@torch.inference_mode(False)  # they outlive the call, and what is made in inference mode could not be written later
+@torch.no_grad()
 def _lanes(model: Transformer, job: Job, format: str | None) -> Lanes:
     """The model's last lanes where they fit, their weights read again; else new ones."""
     held = _REST.pop(model, None)
@@ -249,7 +257,7 @@ def run(model: Transformer, job: Job, format: str | None = None) -> Iterator[tup
             for _ in range(steps):
                 lanes.advance(active)
             age += steps
-            states = lanes.state[:active].cpu()  # the host waits here, and nowhere else
+            states = lanes.state[:active].cpu()  # here the host waits for the steps
             over = (states > RUNS).nonzero().flatten()
             if bool((states == FLAWED).any()):
                 _refuse(lanes, int((states == FLAWED).nonzero()[0, 0]), row)
