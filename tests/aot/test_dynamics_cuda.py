@@ -25,7 +25,8 @@ BUDGETS = {
         "trajectory": (128, 256),
         "make_constants": (64, 0),
     },
-    "trajectory_wide_cuda": {"look": (80, 16), "sum_up": (64, 0)},  # 80: six blocks of 128 threads a multiprocessor
+    # 80: six blocks of 128 threads a multiprocessor; what is spilled is used once a step, after the sums
+    "trajectory_wide_cuda": {"look": (80, 64), "sum_up": (64, 16)},
     # what is spilled are the bounds of a loop over images
     "neighbor_list_cuda": {"count": (80, 64), "scan": (64, 0), "pad": (64, 0), "fill": (80, 64)},
     "energy_cuda": {
