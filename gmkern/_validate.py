@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 ArrayLike = Tensor | np.ndarray
 
 _MASK64 = (1 << 64) - 1
+_MOST_INT = (1 << 63) - 1
 
 
 def describe(value: Any) -> str:
@@ -70,11 +71,16 @@ def tensor(
 
 
 def integer(name: str, value: Any, *, low: int | None = None, high: int | None = None) -> int:
-    """``value`` as an int in [low, high]; bools and fractions are refused. SymInts pass through."""
+    """``value`` as an int in [low, high]; bools and fractions are refused. SymInts pass through.
+
+    With ``low`` alone it is a count, which 64 bits must hold.
+    """
     if isinstance(value, torch.SymInt):
         return value  # type: ignore[return-value]
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise bad(name, value, "an int", error=TypeError)
+    if low is not None and high is None and value > _MOST_INT:
+        high = _MOST_INT
     if (low is not None and value < low) or (high is not None and value > high):
         limits = f"{'' if low is None else f'>= {low}'}{' and ' if low is not None and high is not None else ''}"
         raise bad(name, str(value), f"an int {limits}{'' if high is None else f'<= {high}'}")
@@ -105,9 +111,29 @@ def flag(name: str, value: Any) -> bool:
 
 def one_of(name: str, value: Any, names: Sequence[str]) -> str:
     """``value`` if it is one of ``names``."""
-    if value not in names:
+    if not isinstance(value, str) or value not in names:
         raise bad(name, repr(value), "one of " + ", ".join(map(repr, names)))
     return str(value)
+
+
+def sequence(name: str, value: Any, takes: str) -> list[Any]:
+    """The items of ``value``, which is a list, a tuple, an array or a tensor of one dimension or more."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        value = tensor(name, value).tolist()
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        raise bad(name, describe(value), takes, error=TypeError)
+    return list(value)
+
+
+def device(name: str, value: Any) -> torch.device:
+    """``value`` as a device that holds numbers."""
+    try:
+        found = torch.device(value)
+    except (TypeError, RuntimeError):
+        raise bad(name, describe(value), "a device, such as 'cpu' or 'cuda:0'") from None
+    if found.type == "meta":
+        raise bad(name, "meta", "a device that holds numbers")
+    return found
 
 
 def seed(value: Any, device: torch.device, *, name: str = "seed", rows: int | None = None) -> Tensor:

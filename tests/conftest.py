@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from gmkern import _backend
 from gmkern.testing import supported_isas
@@ -21,6 +22,12 @@ from gmkern.testing import supported_isas
 TESTS = Path(__file__).parent
 BASE_SEED = int(os.environ.get("GMKERN_TEST_SEED", "0"))
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+# Examples that Hypothesis draws: few and the same ones in every run, or with --hypothesis-profile=long many new ones.
+_SLOW = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("quick", max_examples=30, derandomize=True, database=None, **_SLOW)
+settings.register_profile("long", max_examples=2000, derandomize=False, database=None, print_blob=True, **_SLOW)
+settings.load_profile("quick")
 
 
 def pytest_report_header() -> str:

@@ -57,38 +57,36 @@ std::tuple<Tensor, Tensor> gibbs_chain(const Tensor& weight, const Tensor& visib
     const auto elementwise = GM_CALL_ISA(apply_elementwise);
 
     const int64_t wide_v = lanes_up(visible_units), wide_h = lanes_up(hidden_units);
-    const int64_t blocks = (rows + kRows - 1) / kRows, workers = std::min(blocks, num_threads());
-    const int64_t room_of_worker = kRows * (wide_v + wide_h) + std::max(wide_v, wide_h);
-    std::vector<float> room(static_cast<size_t>(workers * room_of_worker));
-    parallel_for(0, workers, 1, [&](int64_t first_worker, int64_t last_worker) {
-        for (int64_t worker = first_worker; worker < last_worker; ++worker) {
-            float* v = room.data() + worker * room_of_worker;
-            float* h = v + kRows * wide_v;
-            float* u = h + kRows * wide_h;  // the uniforms of one chain's units
-            for (int64_t block = blocks * worker / workers; block < blocks * (worker + 1) / workers; ++block) {
-                const int64_t begin = block * kRows, count = std::min(kRows, rows - begin);
-                for (int64_t r = 0; r < count; ++r)
-                    std::copy_n(from + (begin + r) * visible_units, visible_units, v + r * wide_v);
-                const auto draw = [&](const Panels& side, const float* x, int64_t x_wide, float* y, int64_t step) {
-                    const int64_t wide = lanes_up(side.outputs);
-                    linear(side.args(x, x_wide, y, wide, count), 0, side.panels());
-                    elementwise(y, count * wide, Elementwise::sigmoid, 0.0f);
-                    for (int64_t r = 0; r < count; ++r) {
-                        noise({NoiseKind::uniform, seeds[begin + r], ids[begin + r], side.outputs, kStreamGibbs,
-                               static_cast<uint32_t>(step)},
-                              u);
-                        float* row = y + r * wide;
-                        for (int64_t i = 0; i < side.outputs; ++i) row[i] = u[i] < row[i] ? 1.0f : 0.0f;
-                    }
-                };
-                for (int64_t t = first[0]; t < first[0] + steps; ++t) {
-                    draw(up, v, wide_v, h, 2 * t);
-                    draw(down, h, wide_h, v, 2 * t + 1);
-                }
+    const int64_t blocks = (rows + kRows - 1) / kRows;
+    const int64_t room_of_part = kRows * (wide_v + wide_h) + std::max(wide_v, wide_h);
+    std::vector<float> room(static_cast<size_t>(num_threads() * room_of_part));
+    parallel_parts(0, blocks, 1, [&](int64_t first_block, int64_t last_block, int64_t part) {
+        float* v = room.data() + part * room_of_part;
+        float* h = v + kRows * wide_v;
+        float* u = h + kRows * wide_h;  // the uniforms of one chain's units
+        for (int64_t block = first_block; block < last_block; ++block) {
+            const int64_t begin = block * kRows, count = std::min(kRows, rows - begin);
+            for (int64_t r = 0; r < count; ++r)
+                std::copy_n(from + (begin + r) * visible_units, visible_units, v + r * wide_v);
+            const auto draw = [&](const Panels& side, const float* x, int64_t x_wide, float* y, int64_t step) {
+                const int64_t wide = lanes_up(side.outputs);
+                linear(side.args(x, x_wide, y, wide, count), 0, side.panels());
+                elementwise(y, count * wide, Elementwise::sigmoid, 0.0f);
                 for (int64_t r = 0; r < count; ++r) {
-                    std::copy_n(v + r * wide_v, visible_units, to_visible + (begin + r) * visible_units);
-                    std::copy_n(h + r * wide_h, hidden_units, to_hidden + (begin + r) * hidden_units);
+                    noise({NoiseKind::uniform, seeds[begin + r], ids[begin + r], side.outputs, kStreamGibbs,
+                           static_cast<uint32_t>(step)},
+                          u);
+                    float* row = y + r * wide;
+                    for (int64_t i = 0; i < side.outputs; ++i) row[i] = u[i] < row[i] ? 1.0f : 0.0f;
                 }
+            };
+            for (int64_t t = first[0]; t < first[0] + steps; ++t) {
+                draw(up, v, wide_v, h, 2 * t);
+                draw(down, h, wide_h, v, 2 * t + 1);
+            }
+            for (int64_t r = 0; r < count; ++r) {
+                std::copy_n(v + r * wide_v, visible_units, to_visible + (begin + r) * visible_units);
+                std::copy_n(h + r * wide_h, hidden_units, to_hidden + (begin + r) * hidden_units);
             }
         }
     });

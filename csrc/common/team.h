@@ -21,11 +21,12 @@ inline void pause_thread() {
 
 class Team {
  public:
-    // f(team), once, on the calling thread, with torch's other threads as its helpers. May throw what f throws.
+    // f(team), once, on the calling thread, with torch's other threads as its helpers. May throw what f throws; f is to
+    // hear() where it takes long.
     template <class F>
     static void run(const F& f) {
         Team team;
-        parallel_for(0, num_threads(), 1, [&](int64_t begin, int64_t end) {
+        torch::stable::parallel_for(0, num_threads(), 1, [&](int64_t begin, int64_t end) {
             for (int64_t member = begin; member < end; ++member)
                 if (member == 0) {
                     const End at_the_end{team};

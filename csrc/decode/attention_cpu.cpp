@@ -164,27 +164,25 @@ std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& keys, const 
     const int64_t threads = num_threads(), splits = (longest + kSplit - 1) / kSplit;
 
     if (items >= 2 * threads || splits <= 1) {  // a thread folds the splits of its items as they come
-        const int64_t workers = std::min(items, threads), room_of_worker = 4 * kSplit + 2 * sums.size();
-        std::vector<float> room(static_cast<size_t>(workers * room_of_worker));
-        parallel_for(0, workers, 1, [&](int64_t first, int64_t last) {
-            for (int64_t worker = first; worker < last; ++worker) {
-                float* scores = room.data() + worker * room_of_worker;
-                const AttentionSums all = sums.at(scores + 4 * kSplit);
-                const AttentionSums more = sums.at(scores + 4 * kSplit + sums.size());
-                for (int64_t item = items * worker / workers; item < items * (worker + 1) / workers; ++item) {
-                    const AttentionArgs a = arguments(item);
-                    if (a.position < 0) {
-                        write_nothing(item);
-                        continue;
-                    }
-                    const int64_t first_split = a.first / kSplit;
-                    attend(a, first_split, scores, all);
-                    for (int64_t split = first_split + 1; split <= a.position / kSplit; ++split) {
-                        attend(a, split, scores, more);
-                        fold(a, more, all);
-                    }
-                    write(item, a, all);
+        const int64_t room_of_part = 4 * kSplit + 2 * sums.size();
+        std::vector<float> room(static_cast<size_t>(threads * room_of_part));
+        parallel_parts(0, items, 1, [&](int64_t first, int64_t last, int64_t part) {
+            float* scores = room.data() + part * room_of_part;
+            const AttentionSums all = sums.at(scores + 4 * kSplit);
+            const AttentionSums more = sums.at(scores + 4 * kSplit + sums.size());
+            for (int64_t item = first; item < last; ++item) {
+                const AttentionArgs a = arguments(item);
+                if (a.position < 0) {
+                    write_nothing(item);
+                    continue;
                 }
+                const int64_t first_split = a.first / kSplit;
+                attend(a, first_split, scores, all);
+                for (int64_t split = first_split + 1; split <= a.position / kSplit; ++split) {
+                    attend(a, split, scores, more);
+                    fold(a, more, all);
+                }
+                write(item, a, all);
             }
         });
     } else {  // few items: their splits side by side, then folded in order

@@ -73,7 +73,7 @@ struct Rows {
             check_dtype("history", *history, ScalarType::Long);
             GM_CHECK(history->is_cpu() && history->size(0) == rows, "history: got shape ", shape_text(*history),
                      "; takes a CPU tensor [", rows, ", H]");
-            GM_CHECK(history->size(1) <= 1 || history->stride(1) == 1, "history: takes contiguous rows");
+            GM_CHECK(rows == 0 || history->size(1) <= 1 || history->stride(1) == 1, "history: takes contiguous rows");
             this->history = history->const_data_ptr<int64_t>();
             history_row_stride = history->stride(0);
             history_size = history->size(1);

@@ -118,6 +118,7 @@ struct Feed {
         const int64_t count = static_cast<int64_t>(rows.size());
         for (int64_t begin = 0; begin < count; begin += kChunk) {
             const int64_t here = std::min(count - begin, kChunk);
+            hear();
             engine.run(scratch, rows.data() + begin, here, &team);
             while (given < asked && want[given] < begin + here) {
                 std::vector<int64_t> which;
@@ -191,6 +192,7 @@ Tensor transformer_head(const Tensor& packed, const Tensor& hidden, const std::v
     float* to = out.mutable_data_ptr<float>();
     Team::run([&](Team& team) {
         for (int64_t first = 0; first < count; first += kLogitChunk) {
+            hear();
             const int64_t n = std::min(count - first, kLogitChunk);
             for (int64_t i = 0; i < n; ++i)
                 std::copy_n(from + (first + i) * s.width, s.width, scratch.normed.data() + i * lanes_up(s.width));

@@ -2,6 +2,7 @@
 // What a system computes does not depend on who computes it.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
@@ -11,18 +12,17 @@
 
 namespace gm {
 
-// One worker leads and hands out tasks; others help while it does. It takes what tasks they do not, so it never waits
-// for one who has not come.
+// Worker 0, on the calling thread, leads and hands out tasks; others help while it does. It takes what tasks they do
+// not, so it never waits for one who has not come.
 class SystemTeam {
  public:
     template <class F>
     void work(int64_t worker, const F& lead) {
-        if (!led_.exchange(true)) {
+        if (worker == 0) {
             struct End {
                 std::atomic<bool>& over;
                 ~End() { over.store(true); }
             } end{over_};
-            leader_ = worker;
             lead(Crew{this, &SystemTeam::share});
             return;
         }
@@ -45,8 +45,19 @@ class SystemTeam {
         tasks_ = tasks;
         done_.store(0, std::memory_order_relaxed);
         left_.store(tasks, std::memory_order_release);
-        while (take(leader_)) {
+        Clock::time_point until;
+        const bool ear = has_ear(until);
+        while (take(0)) {
+            if (!ear || Clock::now() < until) continue;
+            const int64_t left = std::max<int64_t>(0, left_.exchange(0));
+            wait_for(tasks - left);  // whom a handler of a signal would find at work
+            hear();
+            has_ear(until);
+            left_.store(left, std::memory_order_release);
         }
+        wait_for(tasks);
+    }
+    void wait_for(int64_t tasks) const {
         for (int idle = 0; done_.load(std::memory_order_acquire) < tasks;)
             if (++idle > kIdle) std::this_thread::yield();
     }
@@ -59,9 +70,9 @@ class SystemTeam {
         return true;
     }
 
-    std::atomic<bool> led_{false}, over_{false};
+    std::atomic<bool> over_{false};
     std::atomic<int64_t> left_{0}, done_{0};
-    int64_t leader_ = 0, tasks_ = 0;
+    int64_t tasks_ = 0;
     Crew::Task task_ = nullptr;
     const void* context_ = nullptr;
 };
@@ -69,9 +80,10 @@ class SystemTeam {
 // Who computes `systems` systems of up to `largest` atoms.
 struct Workers {
     static constexpr int64_t kFewest = 256;  // atoms that threads share
+    static constexpr int64_t kLong = 8192;   // atoms whose pairs take long: the work is to stop for signals inside
 
     Workers(int64_t systems, int64_t largest) : systems_(systems), threads_(num_threads()) {
-        inside_ = systems < threads_ && largest >= kFewest;
+        inside_ = largest >= (systems < threads_ ? kFewest : kLong);
         teams_ = inside_ ? 1 : systems < threads_ ? systems : threads_;
     }
     int64_t teams() const { return teams_; }                    // that compute systems at one time
@@ -86,7 +98,7 @@ struct Workers {
         R* memory = scratch.mutable_data_ptr<R>();
         if (inside_) {
             SystemTeam team;
-            parallel_for(0, threads_, 1, [&](int64_t begin, int64_t end) {
+            torch::stable::parallel_for(0, threads_, 1, [&](int64_t begin, int64_t end) {
                 for (int64_t thread = begin; thread < end; ++thread)
                     team.work(thread, [&](const Crew& crew) {
                         for (int64_t s = 0; s < systems_; ++s) f(s, memory, crew, int64_t{0});
@@ -95,10 +107,19 @@ struct Workers {
             return;
         }
         std::atomic<int64_t> next{0};
-        parallel_for(0, teams_, 1, [&](int64_t begin, int64_t end) {
-            for (int64_t team = begin; team < end; ++team)
-                for (int64_t s = next++; s < systems_; s = next++) f(s, memory + team * scratch_size, Crew{}, team);
-        });
+        while (next < systems_) {
+            Clock::time_point until;
+            const bool ear = has_ear(until);
+            torch::stable::parallel_for(0, teams_, 1, [&](int64_t begin, int64_t end) {
+                for (int64_t team = begin; team < end; ++team)
+                    while (!ear || Clock::now() < until) {
+                        const int64_t s = next++;
+                        if (s >= systems_) break;
+                        f(s, memory + team * scratch_size, Crew{}, team);
+                    }
+            });
+            hear();
+        }
     }
 
  private:

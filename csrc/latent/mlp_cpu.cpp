@@ -70,25 +70,21 @@ Tensor latent_mlp(const Tensor& seed, const Tensor& sample_ids, const std::vecto
     const auto linear = GM_CALL_ISA(linear_panels);
     const auto elementwise = GM_CALL_ISA(apply_elementwise);
     const int64_t blocks = (rows + kRows - 1) / kRows;
-    const int64_t workers = std::min(blocks, num_threads());
-    std::vector<float> room(static_cast<size_t>(std::max<int64_t>(workers, 1) * 2 * kRows * stride));
-    parallel_for(0, workers, 1, [&](int64_t first_worker, int64_t last_worker) {
-        for (int64_t worker = first_worker; worker < last_worker; ++worker) {
-            float* x = room.data() + worker * 2 * kRows * stride;
-            float* y = x + kRows * stride;
-            for (int64_t block = blocks * worker / workers; block < blocks * (worker + 1) / workers; ++block) {
-                const int64_t begin = block * kRows, count = std::min(kRows, rows - begin);
-                for (int64_t r = 0; r < count; ++r)
-                    noise({NoiseKind::normal, seeds[begin + r], ids[begin + r], latent, kStreamLatent, 0},
-                          x + r * stride);
-                for (const Layer& l : layers) {
-                    linear(l.linear.args(x, stride, y, stride, count), 0, l.linear.panels());
-                    const int64_t wide = l.linear.panels() * kLanes;
-                    for (int64_t r = 0; r < count; ++r) elementwise(y + r * stride, wide, l.kind, l.slope);
-                    std::swap(x, y);
-                }
-                for (int64_t r = 0; r < count; ++r) std::copy_n(x + r * stride, outputs, to + (begin + r) * outputs);
+    std::vector<float> room(static_cast<size_t>(num_threads() * 2 * kRows * stride));
+    parallel_parts(0, blocks, 1, [&](int64_t first, int64_t last, int64_t part) {
+        float* x = room.data() + part * 2 * kRows * stride;
+        float* y = x + kRows * stride;
+        for (int64_t block = first; block < last; ++block) {
+            const int64_t begin = block * kRows, count = std::min(kRows, rows - begin);
+            for (int64_t r = 0; r < count; ++r)
+                noise({NoiseKind::normal, seeds[begin + r], ids[begin + r], latent, kStreamLatent, 0}, x + r * stride);
+            for (const Layer& l : layers) {
+                linear(l.linear.args(x, stride, y, stride, count), 0, l.linear.panels());
+                const int64_t wide = l.linear.panels() * kLanes;
+                for (int64_t r = 0; r < count; ++r) elementwise(y + r * stride, wide, l.kind, l.slope);
+                std::swap(x, y);
             }
+            for (int64_t r = 0; r < count; ++r) std::copy_n(x + r * stride, outputs, to + (begin + r) * outputs);
         }
     });
     return out;

@@ -54,13 +54,18 @@ void pull(Form form, const F* x, const F* y, const int64_t* index, const F* weig
     });
     // The edges sorted by reference (a counting sort keeps them in the order of the queries).
     std::vector<int64_t> start(static_cast<size_t>(m + 1), 0), edges(static_cast<size_t>(n * k));
-    for (int64_t e = 0; e < n * k; ++e) ++start[static_cast<size_t>(index[e] + 1)];
+    const auto each_edge = [&](const auto& f) {
+        constexpr int64_t kBetween = 1 << 20;
+        for (int64_t e = 0; e < n * k; hear())
+            for (const int64_t stop = std::min(n * k, e + kBetween); e < stop; ++e) f(e);
+    };
+    each_edge([&](int64_t e) { ++start[static_cast<size_t>(index[e] + 1)]; });
     for (size_t j = 1; j < start.size(); ++j) start[j] += start[j - 1];
     {
         std::vector<int64_t> next(start.begin(), start.end() - 1);
-        for (int64_t e = 0; e < n * k; ++e) edges[static_cast<size_t>(next[static_cast<size_t>(index[e])]++)] = e;
+        each_edge([&](int64_t e) { edges[static_cast<size_t>(next[static_cast<size_t>(index[e])]++)] = e; });
     }
-    parallel_for(0, m, 16, [&](int64_t begin, int64_t end) {
+    parallel_for(0, m, 1 + 4096 * m / (n * k * dim + 1), [&](int64_t begin, int64_t end) {
         for (int64_t j = begin; j < end; ++j) {
             std::fill_n(to_y + j * dim, dim, F(0));
             for (int64_t s = start[static_cast<size_t>(j)]; s < start[static_cast<size_t>(j + 1)]; ++s) {

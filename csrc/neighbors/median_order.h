@@ -80,8 +80,10 @@ void OrderedPoints<F, W>::put_in_order(OrderedPoints* sets, size_t count) {
             for (int64_t i = begin; i < end; ++i) f(ranges[static_cast<size_t>(i)], i);
         });
     };
-    // Ranges for every thread, of one length: halves are equal.
-    for (; longest > 64 && ranges.size() < static_cast<size_t>(num_threads()); longest = longest / 2 + 1) {
+    // Ranges for every thread, and short ones, since each is ordered in one go. All of one length: halves are equal.
+    constexpr int64_t kLongest = 1 << 13;
+    for (; longest > kLongest || (longest > 64 && ranges.size() < static_cast<size_t>(num_threads()));
+         longest = longest / 2 + 1) {
         std::vector<Range> right(ranges.size());
         each([&](Range& left, int64_t i) {
             Range& rest = right[static_cast<size_t>(i)] = left;

@@ -158,6 +158,21 @@ inline int64_t screen_capacity(bool by_bytes, bool wide, int64_t k, int64_t widt
     return std::min(kMostCandidates, round_up(wanted, kGroup));
 }
 
+// f(first, rows, from, to) for each thread's share of `count` rows and the references [begin, end), by whole blocks.
+// For the work to stop in between, the references are cut: the rows of a share read a block together.
+template <class F>
+inline void each_share(int64_t count, int64_t block, int64_t width, int64_t begin, int64_t end, const F& f) {
+    constexpr int64_t kProducts = int64_t(1) << 31;  // of a piece: some 10 ms
+    const int64_t tiles = (count + kScreenQueryTile - 1) / kScreenQueryTile;
+    const int64_t share = std::max<int64_t>(1, (tiles + num_threads() - 1) / num_threads());
+    const int64_t step = block * std::max<int64_t>(1, kProducts / (share * kScreenQueryTile * block * width));
+    for (int64_t from = begin; from < end; from += step)
+        parallel_for(0, tiles, share, [&](int64_t first_tile, int64_t last_tile) {
+            const int64_t first = first_tile * kScreenQueryTile;
+            f(first, std::min(last_tile * kScreenQueryTile, count) - first, from, std::min(end, from + step));
+        });
+}
+
 // The chosen rows of one batch. done(row, keys, count) for each row found, in parallel; the rows that are not come
 // back.
 template <class F, class T, class Done>
@@ -201,10 +216,9 @@ inline std::vector<int64_t> screen_rows(const T* queries, const T* references, c
             }
         };
         const auto meet_all = [&](int64_t base, int64_t from, int64_t to) {
-            parallel_for(0, (count + kScreenQueryTile - 1) / kScreenQueryTile, 1, [&](int64_t begin, int64_t end) {
-                const int64_t first = begin * kScreenQueryTile;
-                meet(first, std::min(end * kScreenQueryTile, count) - first, base, from, to, false);
-            });
+            each_share(
+                count, blocks.block, p.width, from, to,
+                [&](int64_t first, int64_t rows, int64_t r, int64_t end) { meet(first, rows, base, r, end, false); });
         };
         for (int64_t r = 0; r < p.references; r += chunk) {
             const int64_t held = std::min(chunk, p.references - r);

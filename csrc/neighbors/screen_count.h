@@ -65,25 +65,25 @@ inline int64_t screen_count_rows(const T* queries, const T* references, const Po
                 screen_edges(per_reference ? bounds + r : nullptr, stretch, y.at(0).residuals, held, inner.data(),
                              outer.data());
             }
-            parallel_for(0, (count + kScreenQueryTile - 1) / kScreenQueryTile, 1, [&](int64_t begin, int64_t end) {
-                std::vector<F> scratch(static_cast<size_t>((1 + kRerank) * p.width));
-                const int64_t first = begin * kScreenQueryTile, tile = std::min(end * kScreenQueryTile, count) - first;
-                for (int64_t from = 0; from < held; from += blocks.block)
-                    body({{x.at(first), y.at(from), tile, std::min(blocks.block, held - from), p.width,
-                           row_outer.data() + first, outer.data() + from, by_bytes},
-                          row_inner.data() + first,
-                          inner.data() + from,
-                          exclude_self ? selves.data() + first : nullptr,
-                          r + from,
-                          own.rows(),
-                          other.rows(),
-                          q + first,
-                          per_reference ? bounds : bounds + q + first,
-                          per_reference,
-                          scratch.data(),
-                          counts + q + first,
-                          undecided.data() + first});
-            });
+            each_share(count, blocks.block, p.width, 0, held,
+                       [&](int64_t first, int64_t tile, int64_t from, int64_t to) {
+                           std::vector<F> scratch(static_cast<size_t>((1 + kRerank) * p.width));
+                           for (; from < to; from += blocks.block)
+                               body({{x.at(first), y.at(from), tile, std::min(blocks.block, held - from), p.width,
+                                      row_outer.data() + first, outer.data() + from, by_bytes},
+                                     row_inner.data() + first,
+                                     inner.data() + from,
+                                     exclude_self ? selves.data() + first : nullptr,
+                                     r + from,
+                                     own.rows(),
+                                     other.rows(),
+                                     q + first,
+                                     per_reference ? bounds : bounds + q + first,
+                                     per_reference,
+                                     scratch.data(),
+                                     counts + q + first,
+                                     undecided.data() + first});
+                       });
         }
         for (int64_t n : undecided) total += n;
     }

@@ -10,6 +10,7 @@ from torch import Tensor
 from gmkern import _progress, _validate
 from gmkern._validate import ArrayLike
 from gmkern.neighbors import log_kernel_sum
+from gmkern.neighbors.reference import check_finite
 from gmkern.random.api import SampleIds, gumbel, normal, uniform
 from gmkern.random.streams import INITIAL, LATENT
 
@@ -212,7 +213,9 @@ class GaussianMixture:
         x = _validate.tensor(name, value, ndim=2, dtypes=(torch.float32, torch.float64), device=self.means.device)
         if x.shape[1] != self.means.shape[1]:
             raise _validate.bad(name, x, f"shape [N, {self.means.shape[1]}]")
-        return x.detach()
+        x = x.detach()
+        check_finite(name, x.unsqueeze(0))
+        return x
 
 
 def _spread_out(x: Tensor, count: int, seed: int) -> Tensor:

@@ -23,7 +23,7 @@ class RBM(nn.Module):
     Parameters
     ----------
     visible, hidden : numbers of units, at least 1.
-    seed : of the initial weights, normal of standard deviation 0.01; biases begin at 0.
+    seed : an int taken modulo 2^64, of the initial weights, normal of standard deviation 0.01; biases begin at 0.
 
     Attributes
     ----------
@@ -41,13 +41,14 @@ class RBM(nn.Module):
     def __init__(self, visible: int, hidden: int, *, seed: int = 0):
         super().__init__()
         shape = (_validate.integer("hidden", hidden, low=1), _validate.integer("visible", visible, low=1))
-        generator = torch.Generator().manual_seed(_validate.integer("seed", seed, low=0))
+        generator = torch.Generator().manual_seed(_validate.integer("seed", seed) % (1 << 64))
         self.weight = nn.Parameter(0.01 * torch.randn(shape, generator=generator))
         self.visible_bias = nn.Parameter(torch.zeros(shape[1]))
         self.hidden_bias = nn.Parameter(torch.zeros(shape[0]))
 
     def free_energy(self, visible: Tensor) -> Tensor:
         """F(v) = -v·a - sum_j log(1 + exp(b_j + (W v)_j)), so that p(v) = exp(-F(v)) / Z. [N, visible] -> [N]."""
+        visible = self._units("visible", visible, None)
         return -(visible @ self.visible_bias) - F.softplus(F.linear(visible, self.weight, self.hidden_bias)).sum(1)
 
     def log_partition(self) -> Tensor:
@@ -66,7 +67,7 @@ class RBM(nn.Module):
 
     def log_prob(self, visible: Tensor) -> Tensor:
         """Exact log p(v), where :meth:`log_partition` can be had. [N, visible] -> [N]."""
-        return -self.free_energy(visible) - self.log_partition().to(visible.dtype)
+        return -self.free_energy(visible) - self.log_partition().to(self.weight.dtype)
 
     @torch.no_grad()
     def sample(

@@ -37,7 +37,11 @@ class SetTransformer(nn.Module):
 
     def __init__(self, shape: Sequence[int], *, noise_dim: int = 0, width: int = 128, heads: int = 4, layers: int = 2):
         super().__init__()
-        self.shape = tuple(_validate.integer("shape", extent, low=1) for extent in shape)
+        extents = _validate.sequence("shape", shape, "ints >= 1")
+        self.shape = tuple(_validate.integer("shape", extent, low=1) for extent in extents)
+        width, heads = _validate.integer("width", width, low=1), _validate.integer("heads", heads, low=1)
+        if width % heads:
+            raise _validate.bad("width", str(width), f"a multiple of heads, {heads}")
         self.noise_dim = _validate.integer("noise_dim", noise_dim, low=0)
         numbers = math.prod(self.shape)
         self.embed = nn.Linear(numbers, width)

@@ -208,6 +208,8 @@ def _numbers(
     else:
         if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray, np.number, Tensor)):
             raise _validate.bad(name, value, "a number, or a tensor or array of them", error=TypeError)
+        if isinstance(value, Tensor):
+            _validate.tensor(name, value)
         try:
             tensor = torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError) as error:

@@ -21,7 +21,7 @@ def as_tensor(value: Given, device: torch.device | None = None) -> Tensor:
 def scalar(name: str, value: Given) -> None:
     """Refuses what is not one finite number."""
     if isinstance(value, Tensor):
-        if value.ndim != 0 or value.is_complex():
+        if _validate.tensor(name, value).ndim != 0:
             raise _validate.bad(name, value, "a number or a 0-d tensor")
         value = float(value.detach())
     _validate.number(name, value)
@@ -40,6 +40,8 @@ def check(
     if isinstance(value, (int, float)) or not isinstance(value, (Sequence, np.ndarray, np.number, Tensor)):
         _validate.number(name, value, low=low, above=above)
         return
+    if isinstance(value, Tensor):
+        _validate.tensor(name, value)
     takes = "a number" + ", or one a type [T]" * mixes + ", or a symmetric table [T, T]" * tables
     if isinstance(value, (str, bytes)):
         raise _validate.bad(name, value, takes, error=TypeError)

@@ -196,7 +196,11 @@ def _lattice(
     cell: Tensor | np.ndarray | None, pbc: bool | Sequence[bool], systems: Systems, device: torch.device
 ) -> _Lattice:
     dim = systems.dim
-    flags = [pbc] * dim if isinstance(pbc, (bool, np.bool_)) else list(pbc)
+    flags = (
+        [pbc] * dim
+        if isinstance(pbc, (bool, np.bool_))
+        else _validate.sequence("pbc", pbc, f"a bool, or {dim} of them")
+    )
     if len(flags) != dim or not all(isinstance(f, (bool, np.bool_)) for f in flags):
         raise _validate.bad("pbc", pbc, f"a bool, or {dim} of them")
     periodic = [k for k in range(dim) if flags[k]]

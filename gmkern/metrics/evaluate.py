@@ -237,7 +237,10 @@ def _image_shape(value: Sequence[int] | None, dim: int) -> tuple[int, ...] | Non
     if value is None:
         return None
     takes = f"(H, W), (H, W, C) or (C, H, W) of {dim} numbers, with C = 1, 3 or 4"
-    shape = tuple(_validate.integer("image_shape", side, low=1) for side in value)
+    shape = tuple(
+        _validate.integer("image_shape", side, low=1)
+        for side in _validate.sequence("image_shape", value, "two or three ints")
+    )
     size = 1
     for side in shape:
         size *= side

@@ -146,7 +146,9 @@ def frechet_distance_infinity(
         smallest = max(2, n // 10)
         chosen = [smallest + round(at * (n - smallest) / 14) for at in range(15)]
     else:
-        chosen = [_validate.integer("sizes", size, low=2, high=n) for size in sizes]
+        chosen = [
+            _validate.integer("sizes", size, low=2, high=n) for size in _validate.sequence("sizes", sizes, "ints")
+        ]
     if len(chosen) < 3 or len(set(chosen)) < 2:
         raise _validate.bad("sizes", str(chosen), f"three or more sizes of which two differ, each from 2 to {n}")
     target = _statistics("real", real)

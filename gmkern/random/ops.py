@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gmkern._interrupt import audible
 from gmkern._library import ops
 
 KINDS = ("uniform", "normal", "gumbel")
 
-noise = ops.noise.default
+noise = audible(ops.noise.default)
 
 
 @torch.library.register_fake("gmkern::noise")

@@ -71,7 +71,7 @@ def words(seed: Tensor, sample_ids: Tensor, step: Tensor, n: int, stream: int) -
         _shift_right(ids, 32).expand(rows),
     )
     out = torch.stack(philox4x32_10(counter, noise_key(seed.reshape(-1, 1), stream)), dim=2)
-    return out.reshape(rows[0], -1)[:, :n]
+    return out.flatten(1)[:, :n]
 
 
 def _words64(seed: Tensor, sample_ids: Tensor, step: Tensor, n: int, stream: int) -> tuple[Tensor, Tensor]:

@@ -62,13 +62,15 @@ def step_arguments(model, steps=3):
 def test_opcheck():
     model = build()
     plain = [weight.detach() for weight in packed.weights_of(model)]
-    torch.library.opcheck(ops.fingerprint, (plain,))
-    torch.library.opcheck(ops.pack_transformer, (plain, packed.shape_of(model.config)))
-    torch.library.opcheck(ops.transformer_logits, tuple(feed_arguments(model)))
-    torch.library.opcheck(ops.transformer_hidden, tuple(feed_arguments(model)))
+    torch.library.opcheck(torch.ops.gmkern.fingerprint.default, (plain,))
+    torch.library.opcheck(torch.ops.gmkern.pack_transformer.default, (plain, packed.shape_of(model.config)))
+    torch.library.opcheck(torch.ops.gmkern.transformer_logits.default, tuple(feed_arguments(model)))
+    torch.library.opcheck(torch.ops.gmkern.transformer_hidden.default, tuple(feed_arguments(model)))
     weights = packed.pack(model)
-    torch.library.opcheck(ops.transformer_head, (weights.weights, torch.randn(5, 24), weights.shape, weights.reals))
-    torch.library.opcheck(ops.generate_steps, tuple(step_arguments(model).values()))
+    torch.library.opcheck(
+        torch.ops.gmkern.transformer_head.default, (weights.weights, torch.randn(5, 24), weights.shape, weights.reals)
+    )
+    torch.library.opcheck(torch.ops.gmkern.generate_steps.default, tuple(step_arguments(model).values()))
 
 
 def test_each_instruction_set(isa, generator):

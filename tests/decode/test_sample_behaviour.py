@@ -175,9 +175,11 @@ def test_entropy_and_its_gradient(case, epsilon, module, generator):
 def test_opcheck(generator):
     logits, mask = rows(generator, dtype=torch.float32)
     tokens, packed = torch.full((5,), 3), SamplingParams(0.7).packed(5, logits.device)
-    torch.library.opcheck(ops.score_tokens, (logits, tokens, packed, mask, None, True))
+    torch.library.opcheck(torch.ops.gmkern.score_tokens.default, (logits, tokens, packed, mask, None, True))
     one = torch.ones(5)
-    torch.library.opcheck(ops.score_tokens_backward, (one, one, one, logits, tokens, packed, mask, None))
+    torch.library.opcheck(
+        torch.ops.gmkern.score_tokens_backward.default, (one, one, one, logits, tokens, packed, mask, None)
+    )
 
 
 @pytest.mark.parametrize(

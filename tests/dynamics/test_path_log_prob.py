@@ -192,7 +192,7 @@ def test_the_op_is_well_behaved():
         torch.tensor([[[0.1, 0, 0, 1.0, 0.5]]], dtype=torch.float64), 3, torch.zeros(2, 2, dtype=torch.float64), 3,
         frames[0],
     )  # fmt: skip
-    torch.library.opcheck(ops.path_log_prob, arguments)
+    torch.library.opcheck(torch.ops.gmkern.path_log_prob.default, arguments)
     for at, bad, name in [
         (0, frames[:0], "frames"), (8, arguments[8][..., :4].contiguous(), "coefficients"),
         (8, arguments[8].expand(3, 1, 5).contiguous(), "coefficients"), (9, 2, "largest"),

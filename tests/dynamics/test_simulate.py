@@ -236,8 +236,10 @@ def test_the_op_is_well_behaved():
             torch.tensor(3), torch.arange(2), torch.tensor(0), 7, 3, 1, 5,
             torch.zeros(2, 2, dtype=torch.float64), 0, flat[:0],
         )  # fmt: skip
-        torch.library.opcheck(ops.simulate, arguments)
-        torch.library.opcheck(ops.simulate, (*arguments[:-3], arguments[-3][:, :0], *arguments[-2:]))
+        torch.library.opcheck(torch.ops.gmkern.simulate.default, arguments)
+        torch.library.opcheck(
+            torch.ops.gmkern.simulate.default, (*arguments[:-3], arguments[-3][:, :0], *arguments[-2:])
+        )
         with pytest.raises(RuntimeError, match="gmkern: largest"):
             ops.simulate(*arguments[:-4], 4, *arguments[-3:])
         with pytest.raises(RuntimeError, match="gmkern: log_probs"):

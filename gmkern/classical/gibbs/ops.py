@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gmkern._interrupt import audible
 from gmkern._library import ops
 
-gibbs_chain = ops.gibbs_chain.default
+gibbs_chain = audible(ops.gibbs_chain.default)
 
 
 @torch.library.register_fake("gmkern::gibbs_chain")

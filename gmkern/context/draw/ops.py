@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmkern._interrupt import audible
 from gmkern._library import ops
 
-draw_sets = ops.draw_sets.default
+draw_sets = audible(ops.draw_sets.default)
 MOST_ON_TRITON = 1024  # points of a set, whose moves stand in registers
 
 

@@ -74,6 +74,7 @@ class KVCache:
         room = _validate.integer("capacity", capacity, low=1)
         if dtype not in _DTYPES:
             raise _validate.bad("dtype", str(dtype), ", ".join(map(str, _DTYPES)))
+        device = _validate.device("device", device)
         self.page_size = None if page_size is None else _validate.integer("page_size", page_size, low=1)
         first = (count, room) if self.page_size is None else (room, self.page_size)
         self.keys = torch.zeros(*first, *shape, dtype=dtype, device=device)

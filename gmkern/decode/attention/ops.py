@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmkern._interrupt import audible
 from gmkern._library import ops
 from gmkern.decode.attention.reference import gathered
 
-attention = ops.attention.default
+attention = audible(ops.attention.default)
 _BLOCK = 1024  # positions whose weights are in memory at once in the backward pass
 
 

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmkern._interrupt import audible
 from gmkern._library import ops
 
-sample = ops.sample.default
-token_logprobs = ops.token_logprobs.default
-score_tokens = ops.score_tokens.default  # no gradient of its own: gmkern.decode.score has one in blocks
-score_tokens_backward = ops.score_tokens_backward.default
+sample = audible(ops.sample.default)
+token_logprobs = audible(ops.token_logprobs.default)
+token_logprobs_backward = audible(ops.token_logprobs_backward.default)
+score_tokens = audible(ops.score_tokens.default)  # no gradient of its own: gmkern.decode.score has one in blocks
+score_tokens_backward = audible(ops.score_tokens_backward.default)
 
 _SECOND = "token_logprobs: second derivatives are not served; differentiate log_softmax of the kept logits for them"
 
@@ -104,7 +106,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     logits = ctx.saved_tensors[0]
     # the op by its name, so that its own autograd entry is seen by a second derivative
-    given = ops.token_logprobs_backward.default(grad.contiguous(), *ctx.saved_tensors)
+    given = token_logprobs_backward(grad.contiguous(), *ctx.saved_tensors)
     return given.to(logits.dtype), None, None, None, None
 
 

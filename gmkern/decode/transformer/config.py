@@ -148,7 +148,8 @@ class TransformerConfig:
             raise bad("rotary_dim", str(turned), 'an even number with position="rope"')
         self._set("rope_magnitude", _validate.number("rope_magnitude", self.rope_magnitude, above=0.0))
         if self.rope_frequencies is not None:
-            given = tuple(_validate.number("rope_frequencies", value, low=0.0) for value in self.rope_frequencies)
+            rates = _validate.sequence("rope_frequencies", self.rope_frequencies, "numbers")
+            given = tuple(_validate.number("rope_frequencies", value, low=0.0) for value in rates)
             if len(given) != turned // 2:
                 raise bad("rope_frequencies", f"{len(given)} numbers", f"rotary_dim / 2 = {turned // 2} of them")
             self._set("rope_frequencies", given)

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmkern._interrupt import audible
 from gmkern._library import ops
 
-fingerprint = ops.fingerprint.default
-pack_transformer = ops.pack_transformer.default
-transformer_logits = ops.transformer_logits.default
-transformer_hidden = ops.transformer_hidden.default
-transformer_head = ops.transformer_head.default
-generate_steps = ops.generate_steps.default
+fingerprint = audible(ops.fingerprint.default)
+pack_transformer = audible(ops.pack_transformer.default)
+transformer_logits = audible(ops.transformer_logits.default)
+transformer_hidden = audible(ops.transformer_hidden.default)
+transformer_head = audible(ops.transformer_head.default)
+generate_steps = audible(ops.generate_steps.default)
 
 
 @torch.library.register_fake("gmkern::fingerprint")

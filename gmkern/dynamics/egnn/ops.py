@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmkern._interrupt import audible
 from gmkern._library import ops
 from gmkern.dynamics.derivatives import starts
 from gmkern.dynamics.egnn import reference
 from gmkern.dynamics.systems import padded_index
 
-egnn_layer = ops.egnn_layer.default
-egnn_layer_backward = ops.egnn_layer_backward.default
+egnn_layer = audible(ops.egnn_layer.default)
+egnn_layer_backward = audible(ops.egnn_layer_backward.default)
 
 
 @torch.library.register_fake("gmkern::egnn_layer")

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmkern._interrupt import audible
 from gmkern._library import ops
 from gmkern.dynamics.derivatives import starts
 from gmkern.dynamics.energy import reference
 from gmkern.dynamics.systems import padded_index
 
-energy_and_forces = ops.energy_and_forces.default
-energy_and_forces_backward = ops.energy_and_forces_backward.default
+energy_and_forces = audible(ops.energy_and_forces.default)
+energy_and_forces_backward = audible(ops.energy_and_forces_backward.default)
 
 
 @torch.library.register_fake("gmkern::energy_and_forces")

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmkern._interrupt import audible
 from gmkern._library import ops
 
-neighbor_list = ops.neighbor_list.default
+neighbor_list = audible(ops.neighbor_list.default)
 
 
 @torch.library.register_fake("gmkern::neighbor_list")

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gmkern._interrupt import audible
 from gmkern._library import ops
 from gmkern.dynamics.energy.ops import energy_and_forces
 from gmkern.dynamics.trajectory.densities import BRIDGE, BROWNIAN, REVERSED, SAME_DRIFT
 
 _MOST_ELEMENTS = 1 << 22  # of positions, whose forces are differentiated at once
 
-simulate = ops.simulate.default
-path_log_prob = ops.path_log_prob.default
+simulate = audible(ops.simulate.default)
+path_log_prob = audible(ops.path_log_prob.default)
 
 
 @torch.library.register_fake("gmkern::simulate")

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from gmkern import _validate
+from gmkern._interrupt import audible
 from gmkern._library import ops
 from gmkern.dynamics.trajectory.densities import gaussians
 from gmkern.dynamics.trajectory.reference import Kernels
 
-euler_maruyama_step = ops.euler_maruyama_step.default
-gaussian_log_prob = ops.gaussian_log_prob.default
+euler_maruyama_step = audible(ops.euler_maruyama_step.default)
+gaussian_log_prob = audible(ops.gaussian_log_prob.default)
 
 
 def kernels_of(op: str, seeds: Tensor, ids: Tensor) -> Kernels:

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmkern._interrupt import audible
 from gmkern._library import ops
 from gmkern.latent.sample import gradient
 from gmkern.random.ops import KINDS, noise
 from gmkern.random.streams import LATENT
 
-latent_mlp = ops.latent_mlp.default
+latent_mlp = audible(ops.latent_mlp.default)
 
 
 @torch.library.register_fake("gmkern::latent_mlp")

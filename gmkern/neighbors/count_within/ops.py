@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmkern._interrupt import audible
 from gmkern._library import ops
 
-count_within = ops.count_within.default
+count_within = audible(ops.count_within.default)
 
 
 @torch.library.register_fake("gmkern::count_within")

@@ -181,6 +181,7 @@ def _sum(
     backend: str | None,
 ) -> Tensor:
     """The sum, or its logarithm where there are log_weights."""
+    exclude_self = _validate.flag("exclude_self", exclude_self)
     streamed = _stream.is_streamed(references)
     if streamed:
         x = y = _stream.queries(queries, _points.DTYPES)
@@ -202,12 +203,12 @@ def _sum(
         ],
     )
     if streamed:
-        return _streamed(x, references, mixture, shape, bool(exclude_self), progress)
+        return _streamed(x, references, mixture, shape, exclude_self, progress)
     whole: list[Any] = [None if t is None else t.expand(y.shape[:2]).contiguous() for t in mixture]
     if chosen != "reference":
-        sums = compiled(chosen, x, y, whole, shape, bool(exclude_self))
+        sums = compiled(chosen, x, y, whole, shape, exclude_self)
     else:
-        sums = reference.kernel_sum(x, y, whole[0], whole[1], whole[2], *shape, bool(exclude_self))
+        sums = reference.kernel_sum(x, y, whole[0], whole[1], whole[2], *shape, exclude_self)
     return sums if batched else sums[0]
 
 
@@ -350,7 +351,7 @@ def _numbers(name: str, value: ArrayLike | float, x: Tensor, want: tuple[int, ..
     """One number [], or one for each reference: [B, M] (``want``, where M is known)."""
     dtype = _points.accumulated(x.dtype)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return torch.full((), float(value), dtype=dtype, device=x.device)
+        return torch.full((), float(value), dtype=torch.float64, device=x.device).to(dtype)
     numbers = _validate.tensor(name, value, dtypes=(dtype,), device=x.device)
     if numbers.ndim == 0:
         return numbers

@@ -7,13 +7,14 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from gmkern._interrupt import audible
 from gmkern._library import ops
 from gmkern.neighbors._points import accumulated
 
-kernel_sum = ops.kernel_sum.default
-kernel_sum_backward = ops.kernel_sum_backward.default
-kernel_sum_resume = ops.kernel_sum_resume.default
-kernel_sum_total = ops.kernel_sum_total.default
+kernel_sum = audible(ops.kernel_sum.default)
+kernel_sum_backward = audible(ops.kernel_sum_backward.default)
+kernel_sum_resume = audible(ops.kernel_sum_resume.default)
+kernel_sum_total = audible(ops.kernel_sum_total.default)
 
 
 @torch.library.register_fake("gmkern::kernel_sum")

@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmkern._interrupt import audible
 from gmkern._library import ops
 from gmkern.neighbors._points import accumulated
 
 METRICS = ("euclidean", "sqeuclidean", "manhattan", "chebyshev", "inner_product")
 DIFFERENCE, _SIGNS, _LARGEST, _OTHER = range(4)  # forms of a pull
 
-knn = ops.knn.default
-knn_course = ops.knn_course.default
-edge_pull = ops.edge_pull.default
+knn = audible(ops.knn.default)
+knn_course = audible(ops.knn_course.default)
+edge_pull = audible(ops.edge_pull.default)
 
 
 @torch.library.register_fake("gmkern::knn")
