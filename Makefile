@@ -29,7 +29,7 @@ WITH_VENV = env PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 help:
 	@echo "make demo       draw samples with the kernels, judge them, write report/"
 	@echo "make test       every test: the suite, Triton in its interpreter, Triton ahead of time"
-	@echo "make bench      the kernels beside what else does their work (BENCH=\"neighbors --quick\" to choose; rivals: pip install .[bench])"
+	@echo "make bench      the kernels beside what else does their work (BENCH=\"neighbors --quick\" to choose; rivals: .venv/bin/pip install 'gmkern[bench]')"
 	@echo "make build      the native library into gmkern/, for development (PYTHON=... to choose the interpreter)"
 	@echo "make lint       ruff, clang-format, mypy          make format     what the first two can mend"
 	@echo "make docs       the site into build-docs/html, its links checked"
