@@ -64,7 +64,10 @@ def by_device(engine: DeviceEngine, given: Sequences) -> Tensor:
 
 
 def by_module(model: Transformer, given: Sequences) -> Tensor:
-    """[Q, d_model] with gradients, in the parameters' dtype, from one forward of rows padded on the right."""
+    """[Q, d_model] with gradients, in the parameters' dtype, of rows padded on the right.
+
+    On a CPU a few thousand tokens at a time: Ctrl-C is heard between layers, also in the backward pass.
+    """
     device = model.embedding.weight.device
     if given.wanted.numel() == 0:
         return model.embedding.weight.new_zeros(0, model.config.d_model)
@@ -73,5 +76,6 @@ def by_module(model: Transformer, given: Sequences) -> Tensor:
     at = torch.arange(row.shape[0]) - (given.lengths.cumsum(0) - given.lengths)[row]
     tokens = torch.zeros(given.lengths.shape[0], longest, dtype=torch.int64)
     tokens[row, at] = given.tokens
-    hidden = model.hidden(tokens.to(device))
+    rows = max(1, _TOKENS // longest) if device.type == "cpu" else tokens.shape[0]
+    hidden = torch.cat([model.hidden(part.to(device)) for part in tokens.split(rows)])
     return hidden[row[given.wanted].to(device), at[given.wanted].to(device)]

@@ -158,6 +158,10 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def _hear(grad: Tensor) -> None:
+    """Between the layers of a backward pass: Python runs, and with it the handlers of signals (Ctrl-C)."""
+
+
 class Block(nn.Module):
     def __init__(self, config: TransformerConfig, layer: int):
         super().__init__()
@@ -270,6 +274,8 @@ class Transformer(nn.Module):
             turn = (cos.unsqueeze(1), sin.unsqueeze(1))
         for layer, block in enumerate(self.blocks):
             x = block(x, turn, positions, None if cache is None else (cache.keys[layer], cache.values[layer]))
+            if x.requires_grad and not torch.compiler.is_compiling():
+                x.register_hook(_hear)
         return self.norm(x)
 
     @property
