@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from _compare import circumstances
+from _machine import circumstances
 
 from gmkern import distributed, neighbors
 from gmkern.distributed._group import Group

@@ -106,6 +106,7 @@ def main():
     if absent:
         run(*pip, "--ignore-installed", *absent)
     os.environ["PATH"] = os.pathsep.join((str(venv / "bin"), os.environ.get("PATH", "")))
+    print("compiling the library: several minutes, in silence", flush=True)
     run(*pip, "--no-build-isolation", "--editable", f".[{given.extras}]")
 
 
