@@ -1,6 +1,6 @@
 """Points as float16 numbers in Triton, for screening by tensor cores, and what is known of the distance that is lost.
 
-In docs/neighbors.md, "Screened on a GPU", is the proof. Points of one set move by a common centre and are scaled by a
+In docs/neighbors-algorithms.md, "Screened on a GPU", is the proof. Points of one set move by a common centre and are scaled by a
 common power of two; then each coordinate is rounded to float16, and what the rounding took is measured.
 """
 
@@ -20,6 +20,7 @@ _MOST_EXTENT = tl.constexpr(1e15)  # of a coordinate: squares beyond may overflo
 _MOST_HALF = tl.constexpr(32768.0)  # below float16's largest
 _MOST = 32768  # coordinates
 _UP = 1.0 + 2.0**-20  # above a few roundings of float32
+STAGES = 3  # tiles of references in flight
 ETA = 2.0**-12  # of the bound's (a + b)^2 <= (1 + eta) a^2 + (1 + 1/eta) b^2
 BEYOND = tl.constexpr(1e30)  # above every product: padding, and in the negative points without halves
 
@@ -42,6 +43,35 @@ class Frame(NamedTuple):
     scale: Tensor
 
 
+class Shape(NamedTuple):
+    """Of a tile of products: rows, columns, coordinates at a time, warps."""
+
+    n: int
+    m: int
+    chunk: int
+    warps: int
+
+
+def shape_of(width: int, capability: int) -> Shape:
+    """The shape for points of ``width`` on sm_``capability``.
+
+    Up to 128 coordinates the rows stay in shared memory and the references stream past; few coordinates leave room for
+    several programs a multiprocessor, whose products and selections overlap. Beyond, both sides are read for each tile,
+    so that a tile is as large as the registers allow: two numbers for each of four pairs, and the products.
+    """
+    if width <= 64:
+        return Shape(64, 128, width, 4)
+    if width <= 128:
+        return Shape(128, 128, width, 8)
+    return Shape(128, 256 if capability >= 90 else 128, 64, 8)
+
+
+def shape_here(points: Tensor) -> Shape:
+    """The shape for points [., D] on their device, or in the interpreter."""
+    capability = torch.cuda.get_device_capability(points.device) if points.is_cuda else (9, 0)
+    return shape_of(width_of(points.shape[-1]), 10 * capability[0] + capability[1])
+
+
 def width_of(dim: int) -> int:
     """Coordinates that are held: a power of two up to 128, then a multiple of 64."""
     return max(16, triton.next_power_of_2(dim)) if dim <= 128 else triton.cdiv(dim, 64) * 64
@@ -55,6 +85,23 @@ def epsilon(width: int) -> float:
 def halves_can(dim: int) -> bool:
     """Whether products of so many coordinates keep within the bound."""
     return dim <= _MOST
+
+
+def stretch(dim: int) -> float:
+    """Above (1 + gamma) (1 + u) between computed distances on both sides of a comparison, with room for roundings."""
+    return 1.0 + 4.0 * (triton.cdiv(dim, 16) + 8) * 2.0**-24 + 2.0**-20
+
+
+@triton.jit
+def products(held, x_at, y_at, WIDTH: tl.constexpr, CHUNK: tl.constexpr, N: tl.constexpr, M: tl.constexpr):
+    """X.Y of the rows at x_at [N, CHUNK] and y_at [M, CHUNK]; ``held`` is what is at x_at, where that is all."""
+    if WIDTH == CHUNK:
+        product = tl.dot(held, tl.trans(tl.load(y_at)))
+    else:
+        product = tl.zeros([N, M], tl.float32)
+        for start in range(0, WIDTH, CHUNK):
+            product = tl.dot(tl.load(x_at + start), tl.trans(tl.load(y_at + start)), product)
+    return product
 
 
 @triton.jit

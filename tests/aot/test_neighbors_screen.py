@@ -14,7 +14,8 @@ FLOAT, HALF = "*fp32", "*fp16"
 @pytest.mark.parametrize("width", [16, 128, 2048])
 def test_lanes(width, architecture):
     pytest.importorskip("triton")
-    from gmkern.neighbors.knn.triton_screen import STAGES, lanes_kernel, shape_of
+    from gmkern.neighbors.knn.triton_screen import lanes_kernel
+    from gmkern.neighbors.triton_halves import STAGES, shape_of
 
     shape = shape_of(width, architecture)
     compiled = compile_triton(
@@ -51,7 +52,7 @@ def test_lanes(width, architecture):
 def test_sieve(lanes, architecture):
     pytest.importorskip("triton")
     from gmkern.neighbors.knn import triton_screen
-    from gmkern.neighbors.triton_halves import ETA, epsilon
+    from gmkern.neighbors.triton_halves import ETA, epsilon, stretch
 
     floats = ("nearest", "second", "x_squares", "x_residuals", "y_squares", "y_residuals", "terms", "common", "scale")
     compiled = compile_triton(
@@ -61,7 +62,7 @@ def test_sieve(lanes, architecture):
         constants={
             "MASK": 63,
             "EPSILON": epsilon(64),
-            "STRETCH": triton_screen.stretch(64),
+            "STRETCH": stretch(64),
             "ETA": ETA,
             "CAPACITY": 512,
             "EACH": 32,
@@ -117,3 +118,51 @@ def test_halves(dtype):
         assert compiled.shared <= 512
         assert compiled.registers <= 104  # eight coordinates a thread in float64, and what was lost of them
         assert compiled.spilled == 0
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("width", [64, 512])
+def test_counts(width, architecture):
+    pytest.importorskip("triton")
+    from gmkern.neighbors.count_within.triton_screen import _ROOM, decide_kernel
+    from gmkern.neighbors.triton_halves import STAGES, shape_of
+
+    shape = shape_of(width, architecture)._replace(m=128)
+    compiled = compile_triton(
+        decide_kernel,
+        architecture,
+        types=dict.fromkeys(("out_rows", "out_columns", "in_rows", "in_columns"), FLOAT)
+        | {"x": HALF, "y": HALF, "counts": "*i64", "listed": "*i32", "places": "*i32"},
+        constants={
+            "WIDTH": width, "CHUNK": shape.chunk, "EXCLUDE": True, "ROOM": _ROOM, "N": shape.n, "M": shape.m,
+        },
+        aligned=("x", "y", "out_rows", "out_columns", "in_rows", "in_columns"),
+        num_warps=shape.warps,
+        num_stages=STAGES,
+        enable_fp_fusion=False,
+    )  # fmt: skip
+    assert TENSOR_CORES[architecture] in compiled.ptx
+    assert unpromised_instructions(compiled.ptx) == []
+    tiles = shape.chunk * 2 * (3 * shape.m + (1 if width == shape.chunk else 3) * shape.n)
+    assert compiled.shared <= min(tiles + 4 * shape.n * shape.m, (163 if architecture == 80 else 227) << 10)
+    # 64 products a thread, as many bits of what is in doubt, and columns: what is listed, and rarely, may wait in memory.
+    assert compiled.spilled <= 64
+
+
+def test_doubts():
+    pytest.importorskip("triton")
+    from gmkern.neighbors.count_within.triton_screen import _ROOM, _WARPS, doubts_kernel
+
+    compiled = compile_triton(
+        doubts_kernel,
+        90,
+        types=dict.fromkeys(("queries", "references", "radii"), FLOAT)
+        | {"listed": "*i32", "places": "*i32", "counts": "*i64"},
+        constants={"PER_REFERENCE": True, "STRICT": True, "ROOM": _ROOM, "LANES": 16, "M": 64},
+        num_warps=_WARPS,
+        enable_fp_fusion=False,
+    )
+    assert unpromised_instructions(compiled.ptx) == []
+    assert compiled.shared <= 4 * 16 * 64  # lanes of a tile, once
+    assert compiled.registers <= 168  # eight lanes a thread, of both sides, and their places
+    assert compiled.spilled == 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gmkern.neighbors import count_within, knn, knn_certificate
+from gmkern.neighbors.count_within import ops as count_ops
 from gmkern.neighbors.knn import ops
 
 pytestmark = pytest.mark.gpu
@@ -64,6 +65,23 @@ def test_counts(per):
     for strict in (False, True):
         ours = count_within(x, x, radii, per=per, strict=strict)
         assert torch.equal(ours.cpu(), count_within(x.cpu(), x.cpu(), radii.cpu(), per=per, strict=strict))
+
+
+@pytest.mark.parametrize("per_reference", [False, True])
+@pytest.mark.parametrize("kind", ["normal", "ties", "copies"])
+@pytest.mark.parametrize(("n", "m", "d"), [(1000, 5003, 20), (333, 9001, 300)])
+def test_counts_screened_by_halves(kind, per_reference, n, m, d):
+    made = torch.Generator().manual_seed(4)
+    x, y = (torch.randn(1, rows, d, generator=made) for rows in (n, m))
+    if kind == "ties":
+        x, y = x.round(), y.round()
+    elif kind == "copies":
+        y = y[:, torch.arange(m) % 3]
+    sides = (y, x) if per_reference else (x, y)
+    radii = ops.knn(*sides, 5, 0, False, 0, 0)[0][:, :, 4].contiguous()
+    for strict in (False, True):
+        ours = count_ops.count_within(x.cuda(), y.cuda(), radii.cuda(), per_reference, strict, False, 2)
+        assert torch.equal(ours.cpu(), count_ops.count_within(x, y, radii, per_reference, strict, False, 0))
 
 
 def test_gradients_are_the_same_each_time():

@@ -9,6 +9,9 @@ import triton
 import triton.language as tl
 
 from gmkern.neighbors import triton_halves
+from gmkern.neighbors.count_within import ops as count_ops
+from gmkern.neighbors.count_within import triton_kernels as count_kernels
+from gmkern.neighbors.count_within import triton_screen as count_screen
 from gmkern.neighbors.knn import ops, triton_kernels, triton_screen
 
 EUCLIDEAN, SQUARES, MANHATTAN = 0, 1, 2
@@ -201,3 +204,45 @@ def test_what_is_granted_to_products_is_what_tensor_cores_may_lose(generator):
             total = np.floor(total / unit) * unit
         lost = a @ b - total
         assert 0 < lost <= d * 2.0**-22 * np.linalg.norm(a) * np.linalg.norm(b)
+
+
+def counted(x, y, radii, per_reference, strict, exclude_self=False) -> torch.Tensor:
+    """Whether each row had room, after the comparison with the CPU's direct count."""
+    arguments = (x, y, radii, per_reference, strict, exclude_self)
+    assert torch.equal(count_kernels.count_within(*arguments, 2), count_ops.count_within(*arguments, 1))
+    return count_screen.screened(x[0], y[0], radii[0], *arguments[3:])[1]
+
+
+@pytest.mark.parametrize("per_reference", [False, True])
+@pytest.mark.parametrize("strict", [False, True])
+def test_counts(generator, per_reference, strict):
+    """Radii that are distances of pairs, to the bit; none, all and everything."""
+    x, y = torch.randn(1, 9, 20, generator=generator), torch.randn(1, 300, 20, generator=generator)
+    y[:, :3] = x[:, :3]
+    near = ops.knn(*((y, x) if per_reference else (x, y)), 2, EUCLIDEAN, False, 0, 1)[0][:, :, 1].contiguous()
+    near[0, 4:8] = torch.tensor([0.0, -1.0, torch.inf, 1e-30])
+    assert counted(x, y, near, per_reference, strict).all()
+
+
+def test_counts_of_ties_and_far_points(generator):
+    """On a lattice every second pair may be at the radius: rows without room are counted directly, themselves out."""
+    x = torch.randn(1, 300, 150, generator=generator)[:, :, :10].sign()
+    radii = torch.full((1, 300), 2.0 * 5.0**0.5)  # as far as half of the coordinates differ
+    arguments = (x, x, radii, False, False, True)
+    few = count_kernels.count_within(*arguments, 2)
+    assert torch.equal(few, count_ops.count_within(*arguments, 1))
+    assert few.unique().numel() > 3
+    x[0, 0], x[0, 1] = 1e17, -1e17
+    counted(x[:, :4], x, torch.tensor([[1e16, torch.inf, 3e17, 5.0]]), False, True)
+
+
+def test_counts_without_room_are_direct(generator):
+    y = torch.randn(1, 2, 24, generator=generator)[:, torch.arange(600) % 2]
+    x, radius = y[:, :3], (y[0, 0] - y[0, 1]).norm()
+    radii = ops.knn(x, y, 301, EUCLIDEAN, False, 0, 1)[0][:, :, 300].contiguous()
+    assert (radii - radius).abs().max() < 1e-5
+    assert not counted(x, y, radii, False, False).any()
+    with pytest.raises(ValueError, match="radii: got nan"):
+        count_kernels.count_within(x, y, radii * torch.nan, False, False, False, 2)
+    with pytest.raises(ValueError, match="method: got 3"):
+        count_kernels.count_within(x, y, radii, False, False, False, 3)

@@ -1,4 +1,4 @@
-"""Counts within radii in Triton: the differences of all pairs, counted in registers."""
+"""Counts within radii in Triton: the differences of all pairs, or those that tensor cores leave in doubt."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gmkern.neighbors.reference import check_finite
-from gmkern.neighbors.triton_distances import distance_tile, is_fp64, lanes_of, programs
+from gmkern.neighbors.count_within.triton_screen import screened, screening_can, screening_pays
+from gmkern.neighbors.triton_distances import distance_tile, is_fp64, lanes_of, programs, read_flags
 
 _WARPS = 4
+_DIRECT, _SCREENED = 1, 2  # methods; 0 is the sooner
 
 
 @triton.jit
 def count_kernel(
-    queries, references, radii, counts, n, m, dim, part, exclude_self,
+    queries, references, radii, selves, counts, n, m, dim, part,
     PER_REFERENCE: tl.constexpr, STRICT: tl.constexpr, FP64: tl.constexpr, LANES: tl.constexpr,
     N: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
-    """Adds to counts [B, N] those of one part of the references; whole numbers, so in any order."""
+    """Adds to counts [B, N] those of one part of the references; whole numbers, so in any order.
+
+    Row i leaves out reference selves[i].
+    """
     batch = tl.program_id(2).to(tl.int64)
     row = tl.program_id(0) * N + tl.arange(0, N)
     first = tl.program_id(1) * part
     last = tl.minimum(first + part, m)
+    own = tl.load(selves + row, mask=row < n, other=-1)
     total = tl.zeros([N], tl.int64)
     for start in range(first, last, M):
         column = start + tl.arange(0, M)
@@ -35,7 +40,7 @@ def count_kernel(
         else:
             bound = tl.load(radii + batch * n + row, mask=row < n, other=-1.0)[:, None]
         within = distance < bound if STRICT else distance <= bound
-        within &= (column < last)[None, :] & ((row[:, None] != column[None, :]) | (exclude_self == 0))
+        within &= (column < last)[None, :] & (own[:, None] != column[None, :])
         total += tl.sum(within.to(tl.int64), 1)
     tl.atomic_add(counts + batch * n + row, total, mask=row < n)
 
@@ -49,21 +54,51 @@ def count_within(
     exclude_self: bool,
     method: int,
 ) -> Tensor:
-    """As the op ``gmkern::count_within``; method, which changes no result, is the CPU's. Synchronises once."""
-    check_finite("queries", queries)
-    check_finite("references", references)
-    if bool(radii.isnan().any()):
+    """As the op ``gmkern::count_within``, of its methods the first three. Waits for the device once."""
+    (batch, n, dim), m = queries.shape, references.shape[1]
+    can = screening_can(n, m, dim, is_fp64(queries))
+    if not 0 <= method <= (_SCREENED if can else _DIRECT):
+        raise ValueError(f"method: got {method}; takes 0 or 1, and on a GPU 2 for points of float32")
+    with torch.cuda.device_of(queries):
+        selves = torch.arange(n, dtype=torch.int32, device=queries.device)
+        selves = selves if exclude_self else torch.full_like(selves, -1)
+        pays = can and screening_pays(n, m, dim)
+        if not (batch and n and m and (pays if method == 0 else method == _SCREENED)):
+            counts = _direct(queries, references, radii, selves, per_reference, strict)
+            _refuse_nan(radii, read_flags(queries, references, radii.isnan().any())[0])
+            return counts
+        sets = zip(queries, references, radii, strict=True)
+        each = [screened(x, y, r, per_reference, strict, exclude_self) for x, y, r in sets]
+        counts, had_room = (torch.stack(part) for part in zip(*each, strict=True))
+        nan, crowded = read_flags(queries, references, radii.isnan().any(), ~had_room.all())
+        _refuse_nan(radii, nan)
+        for b in range(batch) if crowded else ():
+            left = (~had_room[b]).nonzero().squeeze(1)
+            bounds = radii[b : b + 1] if per_reference else radii[b, left][None]
+            again = _direct(
+                queries[b, left][None], references[b : b + 1], bounds, selves[left], per_reference, strict
+            )  # fmt: skip
+            counts[b, left] = again[0]
+        return counts
+
+
+def _refuse_nan(radii: Tensor, found: bool) -> None:
+    if found:
         raise ValueError(f"radii: got nan at {radii.isnan().nonzero()[0].tolist()}; takes numbers")
+
+
+def _direct(
+    queries: Tensor, references: Tensor, radii: Tensor, selves: Tensor, per_reference: bool, strict: bool
+) -> Tensor:
+    """The differences of all pairs; row i of each batch leaves out reference selves[i]."""
     (batch, n, dim), m = queries.shape, references.shape[1]
     counts = queries.new_zeros((batch, n), dtype=torch.int64)
     tile = 8 if is_fp64(queries) else 16
     parts, part = programs(triton.cdiv(n, tile), batch, m, tile)
     if counts.numel() and m:
-        with torch.cuda.device_of(queries):
-            count_kernel[(triton.cdiv(n, tile), parts, batch)](
-                queries, references, radii, counts, n, m, dim, part, int(exclude_self),
-                PER_REFERENCE=per_reference, STRICT=strict, FP64=is_fp64(queries), LANES=lanes_of(dim),
-                N=tile, M=tile,
-                num_warps=_WARPS, enable_fp_fusion=False,
-            )  # fmt: skip
+        count_kernel[(triton.cdiv(n, tile), parts, batch)](
+            queries, references, radii, selves, counts, n, m, dim, part,
+            PER_REFERENCE=per_reference, STRICT=strict, FP64=is_fp64(queries), LANES=lanes_of(dim),
+            N=tile, M=tile, num_warps=_WARPS, enable_fp_fusion=False,
+        )  # fmt: skip
     return counts

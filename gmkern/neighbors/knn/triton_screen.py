@@ -1,7 +1,7 @@
 """The k nearest in Triton, screened by tensor cores: one pass of products, then exact distances of a few candidates.
 
 Distances that are cheap and a bound on their error leave out nearly every reference; those left are decided by the
-written order of sums, so that the result is the direct search's, to the bit. docs/neighbors.md, "Screened on a GPU".
+written order of sums, so that the result is the direct search's, to the bit. docs/neighbors-algorithms.md, "Screened on a GPU".
 
 1. Points become float16 numbers with measured residuals (``triton_halves.py``).
 2. ``lanes_kernel`` runs over products of tiles and keeps two numbers for each lane of each part of the references,
@@ -24,14 +24,19 @@ from gmkern.neighbors.triton_distances import distance_tile, key_of, lanes_of
 from gmkern.neighbors.triton_halves import (
     BEYOND,
     ETA,
+    STAGES,
     Frame,
     Halves,
+    Shape,
     common_residual,
     epsilon,
     frame_of,
     halves_can,
     halves_of,
+    products,
     reference_terms,
+    shape_here,
+    stretch,
     width_of,
 )
 
@@ -41,7 +46,6 @@ _MEMBERS = 256  # at most, of a lane: eight bits of a value name one
 _FEWEST_LANES, _LANES_PER_NEIGHBOR = 512, 16
 _CELLS = 1 << 25  # lanes of all rows that are written together
 _HALVES = 1 << 29  # numbers of the references that are rounded together
-STAGES = 3
 _SMALL = 4  # warps of the programs that a row has for itself
 
 # When it pays: thresholds by reckoning, not measured.
@@ -58,29 +62,6 @@ def screening_can(k: int, dim: int, metric: int, fp64: bool) -> bool:
 def screening_pays(n: int, m: int, dim: int, k: int) -> bool:
     """Whether a search that can be screened is likely to be sooner so."""
     return dim >= _LEAST_DIM and m >= max(_LEAST_REFERENCES, _PER_NEIGHBOR * k) and n * m >= _LEAST_PAIRS
-
-
-class Shape(NamedTuple):
-    """Of a tile of products: rows, columns, coordinates at a time, warps."""
-
-    n: int
-    m: int
-    chunk: int
-    warps: int
-
-
-def shape_of(width: int, capability: int) -> Shape:
-    """The shape for points of ``width`` on sm_``capability``.
-
-    Up to 128 coordinates the rows stay in shared memory and the references stream past; few coordinates leave room for
-    several programs a multiprocessor, whose products and selections overlap. Beyond, both sides are read for each tile,
-    so that a tile is as large as the registers allow: two numbers for each of four pairs, and the products.
-    """
-    if width <= 64:
-        return Shape(64, 128, width, 4)
-    if width <= 128:
-        return Shape(128, 128, width, 8)
-    return Shape(128, 256 if capability >= 90 else 128, 64, 8)
 
 
 class Plan(NamedTuple):
@@ -132,19 +113,13 @@ def lanes_kernel(
     lane = tl.arange(0, M)
     d = tl.arange(0, CHUNK)
     x_at = x + row.to(tl.int64)[:, None] * WIDTH + d[None, :]
-    if WIDTH == CHUNK:
-        resident = tl.load(x_at)
+    held = tl.load(x_at) if WIDTH == CHUNK else x_at
     least = tl.full([N, M // 4], BEYOND, tl.float32)
     next_least = tl.full([N, M // 4], BEYOND, tl.float32)
     for tile in range(tl.minimum(tiles, columns - part * tiles)):
         column = (part * tiles + tile) * M + lane
         y_at = y + column.to(tl.int64)[:, None] * WIDTH + d[None, :]
-        if WIDTH == CHUNK:
-            product = tl.dot(resident, tl.trans(tl.load(y_at)))
-        else:
-            product = tl.zeros([N, M], tl.float32)
-            for start in range(0, WIDTH, CHUNK):
-                product = tl.dot(tl.load(x_at + start), tl.trans(tl.load(y_at + start)), product)
+        product = products(held, x_at, y_at, WIDTH, CHUNK, N, M)
         value = tl.load(terms + column)[None, :] - product
         if EXCLUDE:
             value = tl.where(row[:, None] + own == column[None, :], BEYOND, value)
@@ -276,8 +251,7 @@ def screened(queries: Tensor, references: Tensor, k: int, metric: int, exclude_s
     A row with -1 for its candidates was not certified: its keys mean nothing. Nothing waits for the device.
     """
     (n, dim), m = queries.shape, references.shape[0]
-    capability = torch.cuda.get_device_capability(queries.device) if queries.is_cuda else (9, 0)  # or interpreted
-    shape = shape_of(width_of(dim), 10 * capability[0] + capability[1])
+    shape = shape_here(queries)
     held = triton.cdiv(m, triton.cdiv(m, min(_HALVES // width_of(dim), _LANES * _MEMBERS)))  # of parts alike
     kept = 1 if k == 1 else max(16, triton.next_power_of_2(k))
     chunks = range(0, m, held)
@@ -351,8 +325,3 @@ def _search(
 def sieve_warps(lanes: int) -> int:
     """So many that 16 lanes, and their bounds, stand in the registers of a thread."""
     return min(8, max(2, triton.next_power_of_2(lanes) // 512))
-
-
-def stretch(dim: int) -> float:
-    """Above (1 + gamma) (1 + u) between computed distances on both sides of a comparison, with room for roundings."""
-    return 1.0 + 4.0 * (triton.cdiv(dim, 16) + 8) * 2.0**-24 + 2.0**-20
