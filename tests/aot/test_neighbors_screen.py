@@ -145,7 +145,7 @@ def test_counts(width, architecture):
     assert unpromised_instructions(compiled.ptx) == []
     tiles = shape.chunk * 2 * (3 * shape.m + (1 if width == shape.chunk else 3) * shape.n)
     assert compiled.shared <= min(tiles + 4 * shape.n * shape.m, (163 if architecture == 80 else 227) << 10)
-    # 64 products a thread, as many bits of what is in doubt, and columns: what is listed, and rarely, may wait in memory.
+    # 64 products a thread, as many bits of what is in doubt, and columns: what is rare waits in memory.
     assert compiled.spilled <= 64
 
 
