@@ -1,6 +1,6 @@
 """Points as float16 numbers in Triton, for screening by tensor cores, and what is known of the distance that is lost.
 
-In docs/neighbors-algorithms.md, "Screened on a GPU", is the proof. Points of one set move by a common centre and are scaled by a
+The proof is in docs/neighbors-algorithms.md, "Screened on a GPU". Points move by a common centre and scale by a
 common power of two; then each coordinate is rounded to float16, and what the rounding took is measured.
 """
 

@@ -2,7 +2,8 @@
 
 A pair is surely beyond the radius where its product X.Y is below one threshold, surely within it where it is not below
 another; each is a number of the row plus a number of the column. Pairs between are listed, and decided by the written
-order of sums; a row with more of them than room goes to the direct count. docs/neighbors-algorithms.md, "Screened on a GPU".
+order of sums; a row with more of them than room goes to the direct count. Proof:
+docs/neighbors-algorithms.md, "Screened on a GPU".
 """
 
 from __future__ import annotations

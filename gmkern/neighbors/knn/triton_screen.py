@@ -1,7 +1,8 @@
 """The k nearest in Triton, screened by tensor cores: one pass of products, then exact distances of a few candidates.
 
 Distances that are cheap and a bound on their error leave out nearly every reference; those left are decided by the
-written order of sums, so that the result is the direct search's, to the bit. docs/neighbors-algorithms.md, "Screened on a GPU".
+written order of sums, so that the result is the direct search's, to the bit. Proof:
+docs/neighbors-algorithms.md, "Screened on a GPU".
 
 1. Points become float16 numbers with measured residuals (``triton_halves.py``).
 2. ``lanes_kernel`` runs over products of tiles and keeps two numbers for each lane of each part of the references,
