@@ -130,6 +130,6 @@ def test_the_measure_can_fail():
     kept: list[torch.Tensor] = []
     before, held = resident(), tensors()
     for _ in range(CALLS):
-        kept.append(torch.ones(16))
+        kept.append(torch.ones(4096))  # holes that earlier tests left in the heap would take smaller ones
     assert tensors() >= held + CALLS
     assert resident() - before > MOST * CALLS
