@@ -9,6 +9,7 @@ Run: torchrun --nproc-per-node 2 examples/ddp_trainer.py     (or any number; alo
 """
 
 import argparse
+import gc
 import os
 import tempfile
 import zlib
@@ -86,4 +87,6 @@ if __name__ == "__main__":
     else:
         dist.init_process_group("gloo", f"file://{tempfile.mkdtemp()}/store", rank=0, world_size=1)
     train(given.steps)
+    gc.collect()  # DDP's cycles hold the group, whose threads are to end before the interpreter does
+    dist.barrier()
     dist.destroy_process_group()
