@@ -9,6 +9,7 @@ namespace gm {
 namespace {
 
 constexpr int kThreads = 128, kAtoms = kThreads / 32, kScanThreads = 256;
+constexpr int kBlocks = 8;  // of kThreads on a multiprocessor: 64 registers a thread, where ptxas would spill for fewer
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 constexpr double kMostImages = 0x1p20, kFurthest = 0x1p30;  // boxes
 
@@ -95,7 +96,7 @@ __device__ Lattice<R> lattice_of(const CudaNeighborList& a, const Rows& rows) {
 
 // rows[atom + 1] = its pairs, or -1 where they cannot be counted.
 template <class R>
-__global__ void __launch_bounds__(kThreads) count(const CudaNeighborList a) {
+__global__ void __launch_bounds__(kThreads, kBlocks) count(const CudaNeighborList a) {
     const int64_t atom = static_cast<int64_t>(blockIdx.x) * kAtoms + threadIdx.x / 32;
     if (atom >= a.atoms) return;  // the whole warp
     const Rows rows = rows_of(a, atom);
@@ -153,7 +154,7 @@ __global__ void __launch_bounds__(kThreads) pad(const CudaNeighborList a) {
 }
 
 template <class R>
-__global__ void __launch_bounds__(kThreads) fill(const CudaNeighborList a) {
+__global__ void __launch_bounds__(kThreads, kBlocks) fill(const CudaNeighborList a) {
     const int64_t atom = static_cast<int64_t>(blockIdx.x) * kAtoms + threadIdx.x / 32;
     const int64_t total = a.rows[a.atoms];
     if (atom >= a.atoms || total < 0 || total > a.size) return;  // the whole warp

@@ -27,8 +27,8 @@ BUDGETS = {
     },
     # 80: six blocks of 128 threads a multiprocessor; what is spilled is used once a step, after the sums
     "trajectory_wide_cuda": {"look": (80, 64), "sum_up": (64, 16)},
-    # what is spilled are the bounds of a loop over images
-    "neighbor_list_cuda": {"count": (80, 64), "scan": (64, 0), "pad": (64, 0), "fill": (80, 64)},
+    # eight blocks of 128 threads a multiprocessor; what is spilled is a bound of the loop over images
+    "neighbor_list_cuda": {"count": (64, 0), "scan": (64, 0), "pad": (64, 0), "fill": (64, 8)},
     "energy_cuda": {
         "per_atom": (128, 64), "sum_energies": (64, 0), "sum_systems": (64, 0),
         "per_system": (128, 64),  # a block of 256 threads a system
