@@ -146,7 +146,8 @@ def _draw(
 ) -> Tensor:
     if device is None:
         device = next((a.device for a in (sample_ids, seed, step) if isinstance(a, Tensor)), torch.device("cpu"))
-    device = _validate.device("device", device)
+    else:
+        device = _validate.device("device", device)
     if isinstance(sample_ids, (int, np.integer)) and not isinstance(sample_ids, bool):
         rows: int | None = _validate.integer("sample_ids", sample_ids, low=0, high=(1 << 63) - 1)
         ids = _validate.sample_ids(None, device, rows=rows)
