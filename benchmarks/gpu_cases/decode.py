@@ -11,6 +11,7 @@ from _generate_rivals import hugging_face
 from torch import Tensor
 
 from gmkern import decode
+from gmkern.decode.sample import ops
 from gpu_cases.case import Case, rotating
 
 
@@ -149,6 +150,35 @@ def score(device: torch.device, tiny: bool) -> Case:
     )
 
 
+def score_tokens(device: torch.device, tiny: bool) -> Case:
+    """What `score` makes of logits, without gradients: rows of one block."""
+    rows, vocabulary = (4, 100) if tiny else (256, 50257)
+    tokens = torch.randint(vocabulary, (rows,), device=device)
+    packed = decode.SamplingParams(temperature=0.9).packed(rows, device)
+    following = rotating(lambda: 3 * torch.randn(rows, vocabulary, device=device), 4 * rows * vocabulary, device)
+
+    def check() -> None:
+        logits = 3 * torch.randn(rows, vocabulary, device=device)
+        ours = ops.score_tokens(logits, tokens, packed, None, None, True)
+        truth = ops.score_tokens(logits.cpu(), tokens.cpu(), packed.cpu(), None, None, True)
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(ours[:3], truth[:3], strict=True)), "not the CPU's bits"
+        torch.testing.assert_close(ours[3].cpu(), truth[3], rtol=1e-4, atol=1e-4)
+
+    def plain() -> tuple[Tensor, ...]:
+        logits = following()
+        raw, log = logits.log_softmax(-1), (logits / 0.9).log_softmax(-1)
+        spread = -(log.exp() * log).sum(-1)
+        return *(x.gather(1, tokens.unsqueeze(1)) for x in (raw, log)), spread
+
+    return Case(
+        f"B={rows} V={vocabulary} fp32, entropy too",
+        lambda: ops.score_tokens(following(), tokens, packed, None, None, True),
+        check,
+        {"log_softmax twice + gather": plain},
+        moved=4 * rows * vocabulary,
+    )
+
+
 def generate_many(device: torch.device, tiny: bool) -> Case:
     return _generation(device, *((3, 2, 1, 2, 16, 50) if tiny else (256, 128, 4, 4, 128, 512)))
 
@@ -164,4 +194,5 @@ CASES = {
     "decode.generate": generate_many,
     "decode.generate one row": generate_one,
     "decode.score": score,
+    "decode.score tokens": score_tokens,
 }

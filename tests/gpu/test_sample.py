@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gmkern.decode import SamplingParams, sample, token_logprobs
+from gmkern.decode.sample import ops
 
 pytestmark = pytest.mark.gpu
 
@@ -46,6 +47,26 @@ def test_gradient_is_that_of_the_cpu(generator):
         grads.append(x.grad.cpu())
     # one product and one quotient of fp32 an element
     torch.testing.assert_close(grads[1], grads[0], rtol=4 * torch.finfo(torch.float32).eps, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("params", list(FILTERS.values()), ids=list(FILTERS))
+def test_scores_of_the_cpu(params, dtype, generator):
+    logits = (3 * torch.randn(5, 5000, generator=generator)).to(dtype)
+    packed, real = params.packed(5, logits.device, 0.1), torch.promote_types(dtype, torch.float32)
+    slopes = [torch.randn(5, generator=generator).to(real) for _ in range(3)]
+    tokens = sample(logits, params, seed=1, sample_ids=torch.arange(5), step=0).tokens
+    on_cpu = ops.score_tokens(logits, tokens, packed, None, None, True)
+    on_gpu = ops.score_tokens(logits.cuda(), tokens.cuda(), packed.cuda(), None, None, True)
+    for ours, theirs in zip(on_gpu[:3], on_cpu[:3], strict=True):
+        assert torch.equal(ours.cpu(), theirs)
+    # sums of 5,000 terms p log p and of products with them, whose magnitudes sum to less than 40
+    far = 40 * 5000**0.5 * torch.finfo(real).eps
+    torch.testing.assert_close(on_gpu[3].cpu(), on_cpu[3], rtol=0, atol=far)
+    there = [x.cuda() for x in (*slopes, logits, tokens, packed)]
+    ours = ops.score_tokens_backward(*there, None, None)
+    theirs = ops.score_tokens_backward(*slopes, logits, tokens, packed, None, None)
+    torch.testing.assert_close(ours.cpu(), theirs, rtol=0, atol=4 * far)
 
 
 def test_replays_of_a_graph_differ_by_step(generator):

@@ -99,6 +99,20 @@ def _(*args: Any) -> Tensor:
     return triton_kernels.token_logprobs_backward(*args)
 
 
+@torch.library.register_kernel("gmkern::score_tokens", "cuda")
+def _(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from gmkern.decode.sample import triton_kernels
+
+    return triton_kernels.score_tokens(*args)
+
+
+@torch.library.register_kernel("gmkern::score_tokens_backward", "cuda")
+def _(*args: Any) -> Tensor:
+    from gmkern.decode.sample import triton_kernels
+
+    return triton_kernels.score_tokens_backward(*args)
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gmkern import _backend
 from gmkern.decode.generate.guidance import blend
 from gmkern.decode.sample import ops, reference
 from gmkern.decode.score.job import ScoreJob
@@ -62,11 +64,17 @@ def _blocks(job: ScoreJob, vocab: int) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + size, job.row.shape[0])
 
 
+def _rows_on(device: torch.device) -> ModuleType:
+    """Who scores rows there: the compiled ops, or, for models of other devices, PyTorch."""
+    compiled = device.type == "cpu" or (device.type == "cuda" and _backend.has_triton())
+    return ops if compiled else reference
+
+
 def values(
     job: ScoreJob, logits: Callable[[int, int], Tensor], vocab: int, dtype: torch.dtype, device: torch.device
 ) -> Four:
     """(logprobs, raw_logprobs, log_kept_mass, entropy), each [Q] in ``dtype``."""
-    module = ops if device.type == "cpu" else reference
+    module = _rows_on(device)
     parts = [
         module.score_tokens(logits(begin, end), *job.rows(begin, end, device, vocab), job.entropy)
         for begin, end in _blocks(job, vocab)
@@ -100,7 +108,7 @@ class Scores(torch.autograd.Function):
         weight, *hidden = ctx.saved_tensors
         job: ScoreJob = ctx.job
         logits: Logits = ctx.logits
-        module = ops if weight.device.type == "cpu" else reference
+        module = _rows_on(weight.device)
         logprob, raw, _, entropy = (grad.contiguous() for grad in grads)
         real = logprob.dtype
         to_weight = torch.zeros(weight.shape, dtype=real, device=weight.device) if ctx.needs_input_grad[2] else None
@@ -157,7 +165,7 @@ class FromLogits(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         (logits,) = ctx.saved_tensors
-        module = ops if logits.device.type == "cpu" else reference
+        module = _rows_on(logits.device)
         logprob, raw, _, entropy = (grad.contiguous() for grad in grads)
         out = torch.empty_like(logits)
         for begin, end in _blocks(ctx.job, logits.shape[1]):
