@@ -1,7 +1,7 @@
 """What ``gpu_check.py`` times: each case checks its result first, then times the kernel beside its rivals.
 
 A case is a function of (device, tiny) that returns a :class:`Case`; ``tiny`` shapes are for a dry run without a GPU. A
-file is a path, and its ``CASES`` says how the table names them.
+file is a path or a part of one, and its ``CASES`` says how the table names them.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from collections.abc import Callable
 
 import torch
 
-from gpu_cases import decode, dynamics, neighbors, noise
+from gpu_cases import attention, decode, dynamics, latent, neighbors, noise, sampling
 from gpu_cases.case import Case
 
 CASES: dict[str, Callable[[torch.device, bool], Case]] = {
-    **noise.CASES,
+    **sampling.CASES,
+    **attention.CASES,
     **neighbors.CASES,
-    **decode.CASES,
     **dynamics.CASES,
+    **noise.CASES,
+    **latent.CASES,
+    **decode.CASES,  # last: time that others left is for its rivals, which compile for a minute
 }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gmkern import dynamics
-from gpu_cases.case import Case
+from gpu_cases.case import RATE, Case, Mark, with_gradient
 
 
 def _cloud(systems: int, atoms: int, device: torch.device) -> Tensor:
@@ -19,7 +19,10 @@ def _cloud(systems: int, atoms: int, device: torch.device) -> Tensor:
     return (grid + 0.05 * torch.randn(systems, atoms, 3, generator=generator)).to(device)
 
 
-def _langevin(device: torch.device, systems: int, atoms: int, steps: int, rival_steps: int) -> Case:
+_EAGER = "eager PyTorch"
+
+
+def _langevin(device: torch.device, systems: int, atoms: int, steps: int, rival_steps: int, mark: float) -> Case:
     start = _cloud(systems, atoms, device)
     field = dynamics.LennardJones()
     integrator = dynamics.BAOAB(dt=0.002, temperature=0.5, friction=1.0)
@@ -41,19 +44,21 @@ def _langevin(device: torch.device, systems: int, atoms: int, steps: int, rival_
         f"{systems} x {atoms} LJ BAOAB, {steps} steps",
         lambda: run(start, steps),
         check,
-        {"eager PyTorch": lambda: run(start, rival_steps, "reference")},
-        work=systems * atoms * steps,
-        unit="atom-steps",
+        {_EAGER: lambda: run(start, rival_steps, "reference")},
+        work=float(steps if systems == 1 else systems * atoms * steps),
+        unit="steps" if systems == 1 else "atom-steps",
         rival_scale=steps / rival_steps,
+        captures=False,
+        marks=(Mark(mark, RATE),),
     )
 
 
 def langevin_many(device: torch.device, tiny: bool) -> Case:
-    return _langevin(device, *((4, 8, 20, 10) if tiny else (4096, 32, 1000, 10)))
+    return _langevin(device, *((4, 8, 20, 10) if tiny else (4096, 32, 1000, 10)), mark=5e9)
 
 
 def langevin_one(device: torch.device, tiny: bool) -> Case:
-    return _langevin(device, *((1, 27, 20, 10) if tiny else (1, 512, 1000, 10)))
+    return _langevin(device, *((1, 27, 20, 10) if tiny else (1, 512, 1000, 10)), mark=1e5)
 
 
 def _forces(device: torch.device, systems: int, atoms: int) -> Case:
@@ -71,9 +76,10 @@ def _forces(device: torch.device, systems: int, atoms: int) -> Case:
         f"{systems} x {atoms} LJ cutoff 2.5",
         lambda: dynamics.energy_and_forces(field, start),
         check,
-        {"eager PyTorch": lambda: dynamics.energy_and_forces(field, start, backend="reference")},
+        {_EAGER: lambda: dynamics.energy_and_forces(field, start, backend="reference")},
         work=float(systems) * atoms * (atoms - 1),
         unit="ordered pairs",
+        captures=False,
     )
 
 
@@ -85,16 +91,48 @@ def forces_one(device: torch.device, tiny: bool) -> Case:
     return _forces(device, *((1, 27) if tiny else (1, 4096)))
 
 
+def forces_backward(device: torch.device, tiny: bool) -> Case:
+    """What training on forces takes: a gradient of forces, to positions."""
+    systems, atoms = (4, 8) if tiny else (4096, 32)
+    start = _cloud(systems, atoms, device).requires_grad_()
+    field = dynamics.LennardJones(cutoff=2.5)
+
+    def gradient(positions: Tensor, backend: str | None) -> Tensor:
+        forces = dynamics.energy_and_forces(field, positions, backend=backend).forces
+        return torch.autograd.grad(forces.square().sum(), positions)[0]
+
+    def check() -> None:
+        few = start[:4].detach().double().requires_grad_()
+        ours, truth = gradient(few, None), gradient(few.cpu().detach().requires_grad_(), "reference")
+        torch.testing.assert_close(ours.cpu(), truth, rtol=0, atol=1e-9 * float(truth.abs().max()))
+
+    return Case(
+        f"{systems} x {atoms} LJ cutoff 2.5",
+        lambda: gradient(start, None),
+        check,
+        {_EAGER: lambda: gradient(start, "reference")},
+        work=float(systems) * atoms * (atoms - 1),
+        unit="ordered pairs",
+        captures=False,
+    )
+
+
+_LAW = dynamics.EulerMaruyama(dt=1e-4, noise=1.0)
+
+
+def _bound() -> dynamics.Potential:
+    return dynamics.LennardJones(cutoff=2.5) + dynamics.Harmonic(0.5)
+
+
 def path_log_probabilities(device: torch.device, tiny: bool) -> Case:
     """A sampler's rollout with both log-probabilities."""
     systems, atoms, steps, rival_steps = (4, 8, 20, 10) if tiny else (4096, 13, 500, 10)
     start = _cloud(systems, atoms, device)
-    field = dynamics.LennardJones(cutoff=2.5) + dynamics.Harmonic(0.5)
-    law = dynamics.EulerMaruyama(dt=1e-4, noise=1.0)
+    field = _bound()
 
     def run(positions: Tensor, count: int, backend: str | None = None) -> dynamics.Trajectory:
         return dynamics.simulate(
-            field, positions, integrator=law, steps=count, seed=7, log_prob=True, backward="bridge", backend=backend
+            field, positions, integrator=_LAW, steps=count, seed=7, log_prob=True, backward="bridge", backend=backend
         )
 
     def check() -> None:
@@ -106,10 +144,72 @@ def path_log_probabilities(device: torch.device, tiny: bool) -> Case:
         f"{systems} x {atoms} LJ Euler-Maruyama with log-probabilities, {steps} steps",
         lambda: run(start, steps),
         check,
-        {"eager PyTorch": lambda: run(start, rival_steps, "reference")},
-        work=systems * atoms * steps,
+        {_EAGER: lambda: run(start, rival_steps, "reference")},
+        work=float(systems * atoms * steps),
         unit="atom-steps",
         rival_scale=steps / rival_steps,
+        captures=False,
+    )
+
+
+def stored_paths(device: torch.device, tiny: bool) -> Case:
+    """Log-probabilities of paths that were drawn before: simulate's own."""
+    systems, atoms, steps, rival_steps = (4, 8, 20, 10) if tiny else (4096, 13, 100, 10)
+    start, field = _cloud(systems, atoms, device), _bound()
+    drawn = dynamics.simulate(
+        field, start, integrator=_LAW, steps=steps, seed=7, log_prob=True, backward="bridge", record_every=1
+    )
+
+    def check() -> None:
+        again = dynamics.path_log_prob(field, drawn.frames, integrator=_LAW, backward="bridge")
+        assert torch.equal(again.forward, drawn.log_prob_forward), "not simulate's bits"
+        assert torch.equal(again.backward, drawn.log_prob_backward), "not simulate's bits"
+
+    def run(frames: Tensor, backend: str | None = None) -> dynamics.PathLogProb:
+        return dynamics.path_log_prob(field, frames, integrator=_LAW, backward="bridge", backend=backend)
+
+    return Case(
+        f"{systems} x {atoms} LJ Euler-Maruyama, {steps} stored steps",
+        lambda: run(drawn.frames),
+        check,
+        {_EAGER: lambda: run(drawn.frames[: rival_steps + 1], "reference")},
+        work=float(systems * atoms * steps),
+        unit="atom-steps",
+        rival_scale=steps / rival_steps,
+        captures=False,
+    )
+
+
+def through_a_trajectory(device: torch.device, tiny: bool) -> Case:
+    """Gradients through a rollout, recorded and replayed: of the start and of the field's parameters."""
+    systems, atoms, steps, rival_steps = (4, 8, 20, 10) if tiny else (4096, 13, 100, 10)
+    start = _cloud(systems, atoms, device).requires_grad_()
+    depth = torch.tensor(1.0, device=device, requires_grad=True)
+    field = dynamics.LennardJones(epsilon=depth, cutoff=2.5)
+    integrator = dynamics.BAOAB(dt=0.002, temperature=0.5, friction=1.0)
+
+    def run(positions: Tensor, count: int, backend: str | None = None) -> Tensor:
+        of = field if positions.is_cuda == depth.is_cuda else dynamics.LennardJones(depth.cpu(), cutoff=2.5)
+        return dynamics.simulate(of, positions, integrator=integrator, steps=count, seed=7, backend=backend).positions
+
+    def check() -> None:
+        few = start[:4].detach().double()
+        got = [x.clone().requires_grad_() for x in (few, few.cpu())]
+        ours, truth = (
+            torch.autograd.grad(run(x, 10, backend).square().sum(), x)[0]
+            for x, backend in zip(got, (None, "reference"), strict=True)
+        )
+        torch.testing.assert_close(ours.cpu(), truth, rtol=0, atol=1e-9 * float(truth.abs().max()))
+
+    return Case(
+        f"{systems} x {atoms} LJ BAOAB, {steps} steps and back",
+        with_gradient(lambda: run(start, steps), [start, depth]),
+        check,
+        {_EAGER: with_gradient(lambda: run(start, rival_steps, "reference"), [start, depth])},
+        work=float(systems * atoms * steps),
+        unit="atom-steps",
+        rival_scale=steps / rival_steps,
+        captures=False,
     )
 
 
@@ -117,6 +217,9 @@ CASES = {
     "dynamics.simulate": langevin_many,
     "dynamics.simulate one system": langevin_one,
     "dynamics.simulate log_prob": path_log_probabilities,
+    "dynamics.simulate backward": through_a_trajectory,
+    "dynamics.path_log_prob": stored_paths,
     "dynamics.energy_and_forces": forces_many,
     "dynamics.energy_and_forces one system": forces_one,
+    "dynamics.energy_and_forces backward": forces_backward,
 }

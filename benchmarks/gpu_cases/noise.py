@@ -1,68 +1,60 @@
-"""Noise, sets of training points, and networks from noise to a sample."""
+"""Noise, and sets of training points."""
 
 from __future__ import annotations
 
-import copy
-import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 import gmkern
-from gmkern import context, latent
-from gpu_cases.case import Case
+from gmkern import context
+from gpu_cases.case import Case, with_gradient
 
 
-def noise_normal(device: torch.device, tiny: bool) -> Case:
+def _noise(
+    device: torch.device, tiny: bool, draw: Callable[..., Tensor], rival: str, theirs: Callable[[Tensor], Tensor]
+) -> Case:
     rows, n = (3, 1000) if tiny else (4096, 1 << 16)
     ids = torch.arange(rows, device=device)
 
     def check() -> None:
         few = torch.tensor([0, rows - 1])
-        ours = gmkern.random.normal(3, few.to(device), 1, n).cpu()
-        assert torch.equal(ours, gmkern.random.normal(3, few, 1, n, backend="reference")), (
-            "bits differ from the contract"
-        )
+        ours = draw(3, few.to(device), 1, n).cpu()
+        assert torch.equal(ours, draw(3, few, 1, n, backend="reference")), "bits differ from the contract"
 
     seed, step = torch.tensor(3, device=device), torch.tensor(1, device=device)
     return Case(
         f"{rows} x {n} fp32",
-        lambda: gmkern.random.normal(seed, ids, step, n),
+        lambda: draw(seed, ids, step, n),
         check,
-        {"torch.randn": lambda: torch.randn(rows, n, device=device)},
+        {rival: lambda: theirs(torch.empty(rows, n, device=device))},
         moved=4 * rows * n,
     )
 
 
-def latent_network(device: torch.device, tiny: bool) -> Case:
-    """Noise through a small decoder: no intermediate reaches memory."""
-    rows = 100 if tiny else 1 << 16
-    widths = (32, 128, 128, 64)
-    torch.manual_seed(4)
-    layers: list[torch.nn.Module] = []
-    for inputs, outputs in itertools.pairwise(widths):
-        layers += [torch.nn.Linear(inputs, outputs), torch.nn.GELU()]
-    decoder = torch.nn.Sequential(*layers[:-1]).to(device).requires_grad_(False)
-    seed = torch.tensor(7, device=device)
+def normal(device: torch.device, tiny: bool) -> Case:
+    return _noise(device, tiny, gmkern.random.normal, "torch.randn", lambda x: x.normal_())
 
-    def check() -> None:
-        ours = latent.sample(decoder, 100, seed=7)
-        truth = latent.sample(copy.deepcopy(decoder).cpu(), 100, seed=7, backend="reference")
-        torch.testing.assert_close(ours.cpu(), truth, rtol=1e-4, atol=1e-5)
 
-    return Case(
-        f"n={rows} {' x '.join(map(str, widths))} fp32",
-        lambda: latent.sample(decoder, rows, seed=seed),
-        check,
-        {"randn + eager layers": lambda: decoder(torch.randn(rows, widths[0], device=device))},
-        work=2.0 * rows * sum(a * b for a, b in itertools.pairwise(widths)),
-        unit="flop",
-    )
+def uniform(device: torch.device, tiny: bool) -> Case:
+    return _noise(device, tiny, gmkern.random.uniform, "torch.rand", lambda x: x.uniform_())
+
+
+def gumbel(device: torch.device, tiny: bool) -> Case:
+    theirs = "exponential_ + log"
+    return _noise(device, tiny, gmkern.random.gumbel, theirs, lambda x: x.exponential_().log_().neg_())
+
+
+def _sets(device: torch.device, tiny: bool) -> tuple[int, int, Tensor]:
+    """Sets, their size, and training points [M, 784]: beyond four times an H200's L2."""
+    sets, size, rows = (50, 10, 300) if tiny else (16384, 10, 100_000)
+    return sets, size, torch.randn(rows, 784, generator=torch.Generator().manual_seed(4)).to(device)
 
 
 def context_sets(device: torch.device, tiny: bool) -> Case:
-    sets, size, rows = (50, 10, 300) if tiny else (16384, 10, 60_000)
-    train = torch.randn(rows, 784, generator=torch.Generator().manual_seed(4)).to(device)
+    sets, size, train = _sets(device, tiny)
+    rows = len(train)
     seed, ids = torch.tensor(6, device=device), torch.arange(sets, device=device)
 
     def check() -> None:
@@ -85,8 +77,33 @@ def context_sets(device: torch.device, tiny: bool) -> Case:
     )
 
 
+def context_backward(device: torch.device, tiny: bool) -> Case:
+    sets, size, train = _sets(device, tiny)
+    seed, ids = torch.tensor(6, device=device), torch.arange(sets, device=device)
+    indices = context.draw(train, sets, size, seed=6).indices
+    leaf = train.requires_grad_()
+
+    def drawn() -> Tensor:
+        return context.draw(leaf, sets, size, seed=seed, sample_ids=ids).points
+
+    def check() -> None:
+        (gradient,) = torch.autograd.grad(drawn().sum(), leaf)
+        times = torch.bincount(indices.flatten(), minlength=len(train))
+        assert torch.equal(gradient, times[:, None].expand_as(gradient).float()), "not as often as it was drawn"
+
+    return Case(
+        f"{sets} sets of {size} of {len(train)} x 784 fp32",
+        with_gradient(drawn, [leaf]),
+        check,
+        {"gather": with_gradient(lambda: leaf[indices], [leaf])},
+        moved=4 * 784 * (4 * sets * size + len(train)),  # rows gathered and given back, and the gradient written
+    )
+
+
 CASES = {
-    "noise.normal": noise_normal,
-    "latent.sample": latent_network,
+    "noise.normal": normal,
+    "noise.uniform": uniform,
+    "noise.gumbel": gumbel,
     "context.draw": context_sets,
+    "context.draw backward": context_backward,
 }

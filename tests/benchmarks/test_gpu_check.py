@@ -2,30 +2,85 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-CHECK = Path(__file__).parents[2] / "benchmarks" / "gpu_check.py"
+from gmkern._owners import OWNERS
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+CHECK = BENCHMARKS / "gpu_check.py"
 pytestmark = pytest.mark.skipif(not CHECK.exists(), reason="no benchmarks beside the tests")
 
+# What a GPU machine need not have: neither the tests' packages nor any rival.
+NOT_THERE = ("pytest", "hypothesis", "scipy", "sklearn", "transformers", "peft", "ase", "matplotlib", "rich", "click",
+             "threadpoolctl", "pybind11", "flashinfer", "flash_kmeans", "gmkern._host")  # fmt: skip
+RIVAL = "softmax + torch.multinomial"
+STATIC = "transformers, static cache, compiled"
+FLASH = "flash-kmeans' assignment, of fp16"
+SHARE, RATE = "share of the ceiling that binds", "rate"
+MARKS = {
+    ("decode.attention", 0.8, SHARE),
+    ("decode.sample", 0.7, SHARE),
+    ("decode.sample", 1.0, RIVAL),
+    ("decode.sample", 1.0, "flashinfer"),
+    ("decode.generate", 20.0, STATIC),
+    ("decode.generate one row", 0.5, SHARE),
+    *((f"neighbors.knn D={dim} k={k}", 3.0, "matmul + topk") for dim, k in ((16, 1), (64, 1), (128, 1), (64, 5))),
+    *((f"neighbors.knn D={dim} k=1", 1.0, FLASH) for dim in (16, 64, 128, 512, 2048)),
+    ("neighbors.knn D=2048 k=1", 0.5, SHARE),
+    ("dynamics.simulate", 5e9, RATE),
+    ("dynamics.simulate one system", 1e5, RATE),
+}
+LATER = {"classical.RBM.sample", "dynamics.EGNN", "dynamics.neighbor_list"}
 
-def test_dry_run_goes_through_every_case(tmp_path):
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> dict:
+    """A dry run where nothing is installed but PyTorch, NumPy and Triton."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({NOT_THERE}))\n")
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(folder)}
     done = subprocess.run(
-        [sys.executable, str(CHECK), "--dry-run", "--out", str(tmp_path)], capture_output=True, text=True, timeout=600
-    )
+        [sys.executable, str(CHECK), "--dry-run", "--seconds", "600", "--out", str(folder)],
+        capture_output=True, text=True, timeout=600, env=env, cwd=folder,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads((tmp_path / "gpu_check.json").read_text())
+    assert "no figure below is a measurement" in done.stdout
+    return json.loads((folder / "gpu_check.json").read_text()) | {"table": done.stdout}
+
+
+def test_dry_run_goes_through_every_case(report):
     assert report["dry_run"] is True
     assert [row["status"] for row in report["rows"]] == ["ok"] * len(report["rows"])
+    assert report["rows"][0]["case"] == "ceilings"
+    for row in report["rows"]:
+        assert {"device", "torch", "triton", "commit", "when"} <= row["environment"].keys()
+        assert row["case"] in report["table"]
+    for row in report["rows"][1:]:
+        assert min(row["seconds"].values()) > 0
+        assert row["ratio"].keys() == row["seconds"].keys() - {"gmkern"}
+        assert row["not measured"] == {}
+        assert row["ratio"] or row["absent"], f"{row['case']} stands beside nothing"
+        for rival, why in row["absent"].items():
+            assert f"{rival}: {why}" in report["table"]
+
+
+def test_every_op_and_every_mark_has_a_case(report):
     cases = {row["case"] for row in report["rows"]}
-    assert {"ceilings", "noise.normal", "decode.sample", "dynamics.simulate"} <= cases
-    assert all(min(row["seconds"].values()) > 0 for row in report["rows"] if "seconds" in row)
-    assert "no figure below is a measurement" in done.stdout
+    for op in {owner.op for owner in OWNERS} - LATER:
+        named = op.replace("random.", "noise.")
+        assert any(case == named or case.startswith(f"{named} ") for case in cases), f"{op} is not timed"
+    marks = {(row["case"], mark["least"], mark["of"]) for row in report["rows"] for mark in row.get("marks", ())}
+    assert marks >= MARKS
+    assert all(mark["met"] is None for row in report["rows"] for mark in row.get("marks", ()))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
@@ -36,3 +91,92 @@ def test_says_that_there_is_no_gpu(tmp_path):
     assert done.returncode == 2
     assert "no CUDA device; nothing was measured" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+WORKER = """
+import json, os, sys, time
+def say(**said): print(json.dumps(said), flush=True)
+full = {"seconds": {"gmkern": 1.0}, "not measured": {"slow": "not finished in its time"}}
+for line in sys.stdin:
+    name, budget = json.loads(line)
+    if name == "hangs": time.sleep(600)
+    if name == "dies": os.kill(os.getpid(), 9)
+    if name == "fails": say(failed="AssertionError: another result"); sys.exit(1)
+    say(row=full | {"doing": "gmkern"})
+    if name == "dies late": os.kill(os.getpid(), 9)
+    say(row=full | {"doing": "slow"})
+    if name == "slow rival": time.sleep(600)
+    if name == "deadly rival": os.kill(os.getpid(), 9)
+    say(row={"pid": os.getpid()})
+    say(done=name)
+"""
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("gpu_check"), importlib.import_module("gpu_cases.judging")
+    for name in [name for name in sys.modules if name.split(".")[0] in ("gpu_check", "gpu_cases", "timing")]:
+        del sys.modules[name]
+
+
+def test_a_case_that_goes_wrong_is_red_and_the_others_go_on(modules, monkeypatch):
+    monkeypatch.setattr(modules[0], "SHORTEST_CASE", 0.1)
+    with modules[0].Worker(tiny=False) as worker:
+        worker.command = [sys.executable, "-c", WORKER]
+        begin = time.monotonic()
+        first, second = worker.measure("one", 30), worker.measure("two", 30)
+        assert first["status"] == second["status"] == "ok"
+        assert first["pid"] == second["pid"]  # imports are paid for once
+        assert worker.measure("fails", 30)["status"] == "FAILED: AssertionError: another result"
+        assert worker.measure("dies", 30)["status"] == "FAILED: its process ended with status -9"
+        assert worker.measure("dies late", 30)["status"] == "FAILED: its process ended with status -9"
+        assert worker.measure("hangs", 1.0)["status"] == "FAILED: not finished in 1 s"
+        for name, why in (("slow rival", "not finished in 1 s"), ("deadly rival", "its process ended with status -9")):
+            row = worker.measure(name, 1.0 if name == "slow rival" else 30)
+            assert (row["status"], row["not measured"]) == ("ok", {"slow": why})
+        third = worker.measure("three", 30)
+        assert third["status"] == "ok"
+        assert third["pid"] != first["pid"]
+        assert worker.measure("four", 0.05)["status"] == "not run: the time budget was spent"
+        assert time.monotonic() - begin < 60
+
+
+def test_cases_share_the_time_that_is_left(modules):
+    allowed = modules[0].allowed
+    assert allowed(1000.0, 3) == 90.0
+    assert allowed(200.0, 40) == 4 * 200.0 / 43
+    left = 100.0
+    for cases in range(30, 0, -1):  # whatever is slow takes all that it may
+        left -= allowed(left, cases)
+    assert left >= -1e-9
+
+
+ROW = {
+    "case": "x", "status": "ok", "shape": "[1]", "seconds": {"gmkern": 2.0, "r": 6.0, "s": 5.0},
+    "ours beside": {"r": 3.0, "s": 2.0}, "in a graph": {"gmkern": 1.0, "s": 0.5}, "absent": {"t": "not installed"},
+    "not measured": {}, "rival scale": 1.0, "moved": 0.0, "read": 6.0, "flop": 2.0, "work": 10.0, "unit": "tokens",
+}  # fmt: skip
+CEILINGS = {"copy, bytes a second": 8.0, "read, bytes a second": 10.0, "bf16 matrix, flop a second": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("least", "of", "reached", "met"),
+    [
+        (0.5, SHARE, 0.6, True),  # 6 bytes take 0.6 s of a read, against 1.0 s in a graph; products would take 0.02 s
+        (0.7, SHARE, 0.6, False),
+        (9.0, RATE, 10.0, True),
+        (3.0, "r", 2.0, False),  # as they are called, side by side
+        (0.5, "s", 0.5, True),  # both in graphs
+        (1.0, "t", None, None),
+    ],
+)
+def test_marks(modules, least, of, reached, met):
+    judging = modules[1]
+    row = judging.judged(ROW | {"marks": [{"least": least, "of": of}]}, CEILINGS, tiny=False)
+    assert row["ceiling"] == "read, bytes a second"
+    assert row["marks"][0]["reached"] == (None if reached is None else pytest.approx(reached))
+    assert row["marks"][0]["met"] is met
+    line = judging.told(row)
+    assert "t: not installed" in line
+    assert {True: "MET", False: "MISSED", None: "UNDECIDED"}[met] in line
