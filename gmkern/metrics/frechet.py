@@ -12,10 +12,10 @@ from torch import Tensor
 
 from gmkern import _validate
 from gmkern._validate import ArrayLike
+from gmkern.metrics._linalg import eigen, eigenvalues, is_positive, product, row_slices
 from gmkern.metrics._resampling import FRECHET, subset
 from gmkern.metrics._samples import samples
 
-_ROWS = 8192  # taken to float64 at a time
 _ROUNDING = 1e-5  # of a given matrix: as far from symmetric and from positive as products of float32 numbers are
 
 
@@ -165,7 +165,7 @@ def frechet_distance_infinity(
 
 def _moments(points: Tensor) -> Moments:
     n, dim = points.shape
-    blocks = [points[row : row + _ROWS] for row in range(0, n, _ROWS)]
+    blocks = [points[part] for part in row_slices(n, 2 * dim * dim)]
     mean = torch.stack([block.double().sum(0) for block in blocks]).sum(0) / n
     covariance = torch.zeros(dim, dim, dtype=torch.float64, device=points.device)
     for block in blocks:
@@ -192,21 +192,21 @@ def _statistics(name: str, value: Any) -> Moments:
         raise _validate.bad(f"{name}'s covariance", "a matrix that is not symmetric", "a covariance")
     covariance = (covariance + covariance.T) / 2
     lifted = covariance + _ROUNDING * largest * torch.eye(len(mean), dtype=torch.float64, device=mean.device)
-    if largest > 0 and int(torch.linalg.cholesky_ex(lifted).info) != 0:
+    if largest > 0 and not is_positive(lifted):
         raise _validate.bad(f"{name}'s covariance", "a matrix with a negative eigenvalue", "a covariance")
     return Moments(mean, covariance)
 
 
 def _factor(covariance: Tensor) -> Tensor:
     """A [D, D] with A A^T = C."""
-    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = eigen(covariance)
     return vectors * values.clamp(min=0).sqrt()
 
 
 def _distance(x: Moments, y: Moments, y_factor: Tensor) -> float:
     # C C' has the eigenvalues of A'^T C A', which is symmetric; C' = A' A'^T.
-    between = y_factor.T @ x.covariance @ y_factor
-    shared = torch.linalg.eigvalsh((between + between.T) / 2).clamp(min=0).sqrt().sum()
+    between = product(y_factor.T, product(x.covariance, y_factor))
+    shared = eigenvalues((between + between.T) / 2).clamp(min=0).sqrt().sum()
     total = (x.mean - y.mean).square().sum() + x.covariance.trace() + y.covariance.trace() - 2 * shared
     return max(0.0, float(total))
 

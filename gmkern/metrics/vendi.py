@@ -10,10 +10,9 @@ from torch import Tensor
 
 from gmkern import _validate
 from gmkern._validate import ArrayLike
+from gmkern.metrics._linalg import eigenvalues, product, row_slices
 from gmkern.metrics._samples import samples
 from gmkern.neighbors._points import accumulated
-
-_ROWS = 8192
 
 
 def vendi_score(
@@ -77,7 +76,7 @@ def vendi_score(
         matrix = _cosine(x)
     else:
         matrix = _radial(x, kernel, _validate.number("bandwidth", bandwidth, above=0))
-    values = torch.linalg.eigvalsh(matrix / x.shape[0]).clamp(min=0)
+    values = eigenvalues(matrix / x.shape[0]).clamp(min=0)
     return _effective_number(values / values.sum(), float(q), x.shape[0] * precision)
 
 
@@ -96,17 +95,19 @@ def _cosine(x: Tensor) -> Tensor:
 
     if n <= dim:
         whole = unit(x)
-        return whole @ whole.T
+        return product(whole, whole.T)
     matrix = torch.zeros(dim, dim, dtype=torch.float64, device=x.device)
-    for row in range(0, n, _ROWS):
-        part = unit(x[row : row + _ROWS])
+    for rows in row_slices(n, 2 * dim * dim):
+        part = unit(x[rows])
         matrix.addmm_(part.T, part)
     return matrix
 
 
 def _radial(x: Tensor, kernel: str, bandwidth: float) -> Tensor:
     x = x.double()
-    scaled = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") / bandwidth
+    scaled = x.new_empty(len(x), len(x))
+    for rows in row_slices(len(x), 3 * x.numel()):
+        scaled[rows] = torch.cdist(x[rows], x, compute_mode="donot_use_mm_for_euclid_dist") / bandwidth
     return (-scaled.square() / 2 if kernel == "rbf" else -scaled).exp()
 
 

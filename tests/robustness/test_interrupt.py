@@ -69,6 +69,36 @@ def test_a_long_call_hears_ctrl_c(threads):
     assert all(isinstance(took, float) and took < MOST_SECONDS for took in told.values()), told
 
 
+LAPACK = """
+import os, signal, threading, time, torch
+from gmkern import metrics
+
+x = metrics.moments(torch.randn(4_000, 1_200))
+sent = []
+def interrupt():
+    sent.append(time.perf_counter())
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Timer({after}, interrupt).start()
+try:
+    for _ in range(100):
+        metrics.frechet_distance(x, (x.mean + 1, x.covariance))
+    print("was not interrupted")
+except KeyboardInterrupt as error:
+    print(time.perf_counter() - sent[0] if error.__context__ is None else "something else")
+"""
+
+
+@pytest.mark.parametrize("after", [0.3, 0.7])
+def test_eigenvalues_are_not_waited_for(after):
+    """One call of LAPACK is not cut, and takes longer; nor does the process, whose end comes in the midst of it, fail."""
+    ran = subprocess.run(
+        [sys.executable, "-c", LAPACK.format(after=after)],
+        capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert float(ran.stdout) < MOST_SECONDS
+
+
 class Alarm(Exception):
     """What a handler raises."""
 
