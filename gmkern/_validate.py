@@ -141,14 +141,14 @@ def seed(value: Any, device: torch.device, *, name: str = "seed", rows: int | No
     if isinstance(value, Tensor):
         return _per_row(name, value, device, rows)
     word = integer(name, value) & _MASK64
-    return torch.tensor(word - (1 << 64) if word >> 63 else word, dtype=torch.int64, device=device)
+    return torch.full((), word - (1 << 64) if word >> 63 else word, dtype=torch.int64, device=device)
 
 
 def step(value: Any, device: torch.device, *, name: str = "step", rows: int | None = None) -> Tensor:
     """A step as an int64 tensor of shape [] (or [rows]) on ``device``; the contract takes 0 to 2^32 - 1."""
     if isinstance(value, Tensor):
         return _per_row(name, value, device, rows)
-    return torch.tensor(integer(name, value, low=0, high=(1 << 32) - 1), dtype=torch.int64, device=device)
+    return torch.full((), integer(name, value, low=0, high=(1 << 32) - 1), dtype=torch.int64, device=device)
 
 
 def sample_ids(value: Any, device: torch.device, *, rows: int | None = None, name: str = "sample_ids") -> Tensor:

@@ -25,6 +25,11 @@ def check_finite(name: str, x: Tensor) -> None:
         raise ValueError(f"{name}: got {value} at {at}; takes finite numbers")
 
 
+def captured(x: Tensor) -> bool:
+    """Whether what is done to x goes into a CUDA graph, where no value can be looked at."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 def sum_lanes(e: Tensor) -> Tensor:
     """sum_d e[..., d] in the written order; e in float32 or float64."""
     terms = pad(e, (0, -e.shape[-1] % LANES)).unflatten(-1, (-1, LANES))
@@ -64,11 +69,12 @@ def directions(name: str, x: Tensor) -> Tensor:
     """x [B, N, D] over its norms, in float32 or float64: the points that the metric "cosine" compares.
 
     Each row is divided by the power of two above its largest coordinate, then by the root of its sum of squares in the
-    written order. Raises ValueError for a row of zeros, and for values that are not finite.
+    written order. Raises ValueError for a row of zeros, and for values that are not finite; where that cannot be
+    looked at, in compiled code and while a CUDA graph is captured, such rows become NaN.
     """
     x = x.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
     largest = x.detach().abs().amax(-1, keepdim=True)
-    if not torch.compiler.is_compiling():
+    if not (torch.compiler.is_compiling() or captured(x)):
         check_finite(name, x)
         if not bool(largest.all()):
             where = (largest.squeeze(-1) == 0).nonzero()[0].tolist()

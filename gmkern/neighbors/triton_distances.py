@@ -11,6 +11,7 @@ import triton.language as tl
 
 from gmkern.neighbors.reference import LANES, check_finite
 
+SKIPPED = tl.constexpr(-2)  # instead of the reference that a row leaves out: the row has no part in a search
 # The numbers of the op's metrics; 1 is the squared distance.
 _EUCLIDEAN, _MANHATTAN, _CHEBYSHEV, _INNER_PRODUCT = map(tl.constexpr, (0, 2, 3, 4))
 
@@ -98,6 +99,11 @@ def programs(rows: int, batch: int, references: int, tile: int) -> tuple[int, in
 def is_fp64(points: torch.Tensor) -> bool:
     """Whether sums are float64: for points of float64 alone."""
     return points.dtype == torch.float64
+
+
+def all_finite(*points: torch.Tensor) -> torch.Tensor:
+    """[]: whether all are, told to the device alone: what a captured graph gives for others is made of it."""
+    return torch.stack([torch.isfinite(one).all() for one in points]).all()
 
 
 def read_flags(queries: torch.Tensor, references: torch.Tensor, *more: torch.Tensor) -> list[bool]:

@@ -43,7 +43,9 @@ class KVCache:
     Notes
     -----
     Paged rows may share pages: :meth:`share` gives a row another's positions without a copy, and a page that several
-    rows hold is copied when one of them writes into it. Writes happen in place and carry no gradient.
+    rows hold is copied when one of them writes into it. Writes happen in place and carry no gradient. On a GPU
+    :meth:`append`, :meth:`share` and :meth:`free` wait for the device, since the host makes room by the lengths that it
+    reads, and so does :meth:`attend` where it is given rows; of all rows it does not, and can be captured in a graph.
 
     Examples
     --------
@@ -131,16 +133,17 @@ class KVCache:
 
     def attend(self, q: Tensor, *, rows: Sequence[int] | Tensor | None = None, **options: Any) -> Attention:
         """:func:`attention` of queries over all rows, or over ``rows`` in that order; ``options`` as there."""
-        index = torch.tensor(self._rows(rows), dtype=torch.int64, device=self.keys.device)
-        if self.page_table is not None:
-            keys, values, key_scale, value_scale = self.keys, self.values, self.key_scale, self.value_scale
-            options["page_table"] = self.page_table[index]
-        else:
-            keys, values = (x if rows is None else _raw(x)[index].view(x.dtype) for x in (self.keys, self.values))
-            key_scale, value_scale = (
-                x if x is None or rows is None else x[index] for x in (self.key_scale, self.value_scale)
-            )
-        return attention(q, keys, values, self.lengths[index], k_scale=key_scale, v_scale=value_scale, **options)
+        keys, values, scales = self.keys, self.values, [self.key_scale, self.value_scale]
+        lengths, table = self.lengths, self.page_table
+        if rows is not None:
+            index = torch.tensor(self._rows(rows), dtype=torch.int64, device=keys.device)
+            lengths = lengths[index]
+            if table is None:
+                keys, values = (_raw(x)[index].view(x.dtype) for x in (keys, values))
+                scales = [None if x is None else x[index] for x in scales]
+            else:
+                table = table[index]
+        return attention(q, keys, values, lengths, page_table=table, k_scale=scales[0], v_scale=scales[1], **options)
 
     def share(self, source: int, rows: Sequence[int] | Tensor) -> None:
         """Gives ``rows`` the positions of row ``source`` in place of their own: siblings of one prompt."""

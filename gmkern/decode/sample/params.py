@@ -102,7 +102,7 @@ class SamplingParams:
         names = [*(f"params.{field.name}" for field in fields(self)), "epsilon", "history_prompt"]
         values = [*(getattr(self, field.name) for field in fields(self)), epsilon, prompt]
         if not any(isinstance(value, Tensor) for value in values):
-            return torch.tensor([[float(value) for value in values]], dtype=torch.float64, device=device)
+            return _row([float(value) for value in values], device)
         columns = []
         for name, value in zip(names, values, strict=True):
             if isinstance(value, Tensor):
@@ -113,6 +113,15 @@ class SamplingParams:
             else:
                 columns.append(torch.full((rows,), float(value), dtype=torch.float64, device=device))
         return torch.stack(columns, 1)
+
+
+def _row(numbers: list[float], device: torch.device) -> Tensor:
+    """float64 [1, n]. On a GPU by a kernel that takes them along: a copy of the host's would wait for the device."""
+    if device.type == "cpu":
+        return torch.tensor([numbers], dtype=torch.float64)
+    row = torch.zeros(1, len(numbers), dtype=torch.float64, device=device)
+    torch._foreach_add_(row[0].unbind(), numbers)
+    return row
 
 
 MOST_TOKENS = 2**21 - 1  # of a vocabulary: kSampleVocab in csrc/decode/sample.h

@@ -55,7 +55,8 @@ def count_within(
     Decisions are exact in this sense: the distance of a pair is the one that :func:`knn` returns, to the bit, so the
     k-th distance of a point counts k neighbours or more, and with ``strict`` fewer than k or the ties less.
     No [N, M] matrix is held; the result does not depend on threads or instruction set. Counts have no gradient. Works
-    under ``torch.compile(fullgraph=True)``. A GPU is waited for once, to look for NaN.
+    under ``torch.compile(fullgraph=True)`` and in CUDA graphs. A GPU is waited for once, to look for NaN; not while a
+    graph is captured: there NaN and infinities among the points, or a radius of NaN, make all counts -1.
 
     Examples
     --------

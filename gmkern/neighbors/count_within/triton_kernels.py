@@ -8,7 +8,16 @@ import triton.language as tl
 from torch import Tensor
 
 from gmkern.neighbors.count_within.triton_screen import screened, screening_can, screening_pays
-from gmkern.neighbors.triton_distances import distance_tile, is_fp64, lanes_of, programs, read_flags
+from gmkern.neighbors.reference import captured
+from gmkern.neighbors.triton_distances import (
+    SKIPPED,
+    all_finite,
+    distance_tile,
+    is_fp64,
+    lanes_of,
+    programs,
+    read_flags,
+)
 
 _WARPS = 4
 _DIRECT, _SCREENED = 1, 2  # methods; 0 is the sooner
@@ -22,13 +31,13 @@ def count_kernel(
 ):  # fmt: skip
     """Adds to counts [B, N] those of one part of the references; whole numbers, so in any order.
 
-    Row i leaves out reference selves[i].
+    Row i leaves out reference selves[i]; a tile of rows that are all SKIPPED ends at once.
     """
     batch = tl.program_id(2).to(tl.int64)
     row = tl.program_id(0) * N + tl.arange(0, N)
     first = tl.program_id(1) * part
-    last = tl.minimum(first + part, m)
-    own = tl.load(selves + row, mask=row < n, other=-1)
+    own = tl.load(selves + row, mask=row < n, other=SKIPPED)
+    last = tl.where(tl.max(own, 0) == SKIPPED, first, tl.minimum(first + part, m))
     total = tl.zeros([N], tl.int64)
     for start in range(first, last, M):
         column = start + tl.arange(0, M)
@@ -54,7 +63,11 @@ def count_within(
     exclude_self: bool,
     method: int,
 ) -> Tensor:
-    """As the op ``gmkern::count_within``, of its methods the first three. Waits for the device once."""
+    """As the op ``gmkern::count_within``, of its methods the first three.
+
+    Waits for the device once; while a graph is captured it does not, and numbers that it does not take become counts
+    of -1.
+    """
     (batch, n, dim), m = queries.shape, references.shape[1]
     can = screening_can(n, m, dim, is_fp64(queries))
     if not 0 <= method <= (_SCREENED if can else _DIRECT):
@@ -63,16 +76,24 @@ def count_within(
         selves = torch.arange(n, dtype=torch.int32, device=queries.device)
         selves = selves if exclude_self else torch.full_like(selves, -1)
         pays = can and screening_pays(n, m, dim)
-        if not (batch and n and m and (pays if method == 0 else method == _SCREENED)):
+        had_room = None
+        if batch and n and m and (pays if method == 0 else method == _SCREENED):
+            sets = zip(queries, references, radii, strict=True)
+            each = [screened(x, y, r, per_reference, strict, exclude_self) for x, y, r in sets]
+            counts, had_room = (torch.stack(part) for part in zip(*each, strict=True))
+        else:
             counts = _direct(queries, references, radii, selves, per_reference, strict)
-            _refuse_nan(radii, read_flags(queries, references, radii.isnan().any())[0])
-            return counts
-        sets = zip(queries, references, radii, strict=True)
-        each = [screened(x, y, r, per_reference, strict, exclude_self) for x, y, r in sets]
-        counts, had_room = (torch.stack(part) for part in zip(*each, strict=True))
-        nan, crowded = read_flags(queries, references, radii.isnan().any(), ~had_room.all())
+        if captured(queries):
+            for b in range(batch if had_room is not None else 0):
+                own = torch.where(had_room[b], SKIPPED.value, selves)
+                one = slice(b, b + 1)
+                again = _direct(queries[one], references[one], radii[one], own, per_reference, strict)
+                counts[b] = torch.where(had_room[b], counts[b], again[0])
+            return torch.where(all_finite(queries, references) & ~radii.isnan().any(), counts, -1)
+        crowded = [] if had_room is None else [~had_room.all()]
+        nan, *crowded = read_flags(queries, references, radii.isnan().any(), *crowded)
         _refuse_nan(radii, nan)
-        for b in range(batch) if crowded else ():
+        for b in range(batch) if crowded == [True] else ():
             left = (~had_room[b]).nonzero().squeeze(1)
             bounds = radii[b : b + 1] if per_reference else radii[b, left][None]
             again = _direct(

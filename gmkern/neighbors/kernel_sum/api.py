@@ -95,7 +95,8 @@ def kernel_sum(
 
     Differentiable once in queries, references, weights and bandwidth (any number of times with
     ``backend="reference"``); at distance 0, "laplace" and "energy" have a kink, where 0 is taken. Works under
-    ``torch.compile(fullgraph=True)``.
+    ``torch.compile(fullgraph=True)`` and in CUDA graphs. A GPU is waited for once, to look for numbers that are not
+    taken; not while a graph is captured: there they make all sums NaN.
 
     Examples
     --------

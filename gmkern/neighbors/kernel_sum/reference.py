@@ -51,8 +51,21 @@ def kernel_sum(
     return torch.cat(parts, 1).to(weights.dtype)
 
 
+def numbers_are_good(x: Tensor, y: Tensor, rates: Tensor, weights: Tensor, log_weights: Tensor | None) -> Tensor:
+    """[]: whether points, rates and weights are what the op takes, told to their device alone."""
+    each = [x.isfinite().all(), y.isfinite().all(), ((rates > 0) & rates.isfinite()).all(), weights.isfinite().all()]
+    if log_weights is not None:
+        each += [(weights >= 0).all(), (log_weights < torch.inf).all()]
+    return torch.stack(each).all()
+
+
 def check_numbers(x: Tensor, y: Tensor, rates: Tensor, weights: Tensor, log_weights: Tensor | None) -> None:
-    """Raises ValueError, naming the argument, where points, rates or weights are not what the op takes."""
+    """Raises ValueError, naming the argument, where points, rates or weights are not what the op takes.
+
+    A GPU is waited for once, where all is well.
+    """
+    if bool(numbers_are_good(x, y, rates, weights, log_weights)):
+        return
     check_finite("queries", x)
     check_finite("references", y)
     _check("bandwidth, as the kernel's rate", rates, (rates > 0) & rates.isfinite(), "positive finite numbers")

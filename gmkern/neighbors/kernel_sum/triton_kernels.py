@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gmkern.neighbors.kernel_sum.reference import check_numbers
-from gmkern.neighbors.reference import LANES
+from gmkern.neighbors.kernel_sum.reference import check_numbers, numbers_are_good
+from gmkern.neighbors.reference import LANES, captured
 from gmkern.neighbors.triton_distances import distance_tile, is_fp64
 
 # The numbers of the op's kernels
@@ -227,8 +227,11 @@ def kernel_sum(
     degree: int,
     exclude_self: bool,
 ) -> Tensor:
-    """As the op ``gmkern::kernel_sum``. Synchronises to look for numbers that are not finite."""
-    check_numbers(queries, references, rates, weights, log_weights)
+    """As the op ``gmkern::kernel_sum``.
+
+    Waits for the device once, to look for numbers that are not finite; while a graph is captured it does not, and they
+    make all sums NaN.
+    """
     (batch, n, dim), m = queries.shape, references.shape[1]
     log, tile = log_weights is not None, tile_of(queries)
     parts = triton.cdiv(m, PART)
@@ -247,6 +250,9 @@ def kernel_sum(
             total_kernel[(triton.cdiv(n, 128), batch)](
                 masses, peaks, sums, n, parts, LOG=log, N=128, num_warps=WARPS, enable_fp_fusion=False
             )
+    if captured(queries):
+        return torch.where(numbers_are_good(queries, references, rates, weights, log_weights), sums, torch.nan)
+    check_numbers(queries, references, rates, weights, log_weights)
     return sums
 
 

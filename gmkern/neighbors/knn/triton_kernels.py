@@ -14,7 +14,10 @@ import triton.language as tl
 from torch import Tensor
 
 from gmkern.neighbors.knn.triton_screen import MOST_NEAR, screened, screening_can, screening_pays
+from gmkern.neighbors.reference import captured
 from gmkern.neighbors.triton_distances import (
+    SKIPPED,
+    all_finite,
     distance_tile,
     from_keys,
     is_fp64,
@@ -38,12 +41,15 @@ def nearest_kernel(
     queries, references, selves, keys, n, m, dim, part,
     METRIC: tl.constexpr, LANES: tl.constexpr, N: tl.constexpr, M: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """keys [B, N, parts, K]: the K least of each part, ascending; K is 1 or M. Row i leaves out reference selves[i]."""
+    """keys [B, N, parts, K]: the K least of each part, ascending; K is 1 or M. Row i leaves out reference selves[i].
+
+    A tile of rows that are all SKIPPED ends at once, and its keys say nothing.
+    """
     batch = tl.program_id(2).to(tl.int64)
     row = tl.program_id(0) * N + tl.arange(0, N)
-    own = tl.load(selves + row, mask=row < n, other=-1)
+    own = tl.load(selves + row, mask=row < n, other=SKIPPED)
     first = tl.program_id(1) * part
-    last = tl.minimum(first + part, m)
+    last = tl.where(tl.max(own, 0) == SKIPPED, first, tl.minimum(first + part, m))
     best = tl.full([N, K], _LAST, tl.int64)
     for start in range(first, last, M):
         column = start + tl.arange(0, M)
@@ -83,7 +89,11 @@ def distances_kernel(
 def knn(
     queries: Tensor, references: Tensor, k: int, metric: int, exclude_self: bool, block_rows: int, method: int
 ) -> tuple[Tensor, Tensor]:
-    """As the op ``gmkern::knn``, of its methods the first three; block_rows is the CPU's. Waits for the device once."""
+    """As the op ``gmkern::knn``, of its methods the first three; block_rows is the CPU's.
+
+    Waits for the device once; while a graph is captured it does not, and points that are not finite become distances of
+    NaN, with indices 0.
+    """
     return _search(queries, references, k, metric, exclude_self, method)[:2]
 
 
@@ -111,14 +121,24 @@ def _search(
     with torch.cuda.device_of(queries):
         selves = torch.arange(n, dtype=torch.int32, device=queries.device)
         selves = selves if exclude_self else torch.full_like(selves, -1)
-        if not (n and batch and (pays if method == _AUTOMATIC else method == _SCREENED)):
-            found = _direct(queries, references, k, metric, selves)
-            read_flags(queries, references)
-            return *found, None
-        each = [screened(x, y, k, metric, exclude_self) for x, y in zip(queries, references, strict=True)]
-        keys, counts = (torch.stack(part) for part in zip(*each, strict=True))
-        distances, indices = from_keys(keys)
-        if read_flags(queries, references, (counts < 0).any())[0]:
+        counts = None
+        if n and batch and (pays if method == _AUTOMATIC else method == _SCREENED):
+            each = [screened(x, y, k, metric, exclude_self) for x, y in zip(queries, references, strict=True)]
+            keys, counts = (torch.stack(part) for part in zip(*each, strict=True))
+            distances, indices = from_keys(keys)
+        else:
+            distances, indices = _direct(queries, references, k, metric, selves)
+        if captured(queries):
+            for b in range(batch if counts is not None else 0):
+                lost = counts[b] < 0
+                again = _direct(
+                    queries[b : b + 1], references[b : b + 1], k, metric, torch.where(lost, selves, SKIPPED.value)
+                )
+                distances[b] = torch.where(lost[:, None], again[0][0], distances[b])
+                indices[b] = torch.where(lost[:, None], again[1][0], indices[b])
+            finite = all_finite(queries, references)
+            return torch.where(finite, distances, torch.nan), torch.where(finite, indices, 0), counts
+        if read_flags(queries, references, *(() if counts is None else ((counts < 0).any(),))) == [True]:
             for b in range(batch):
                 left = (counts[b] < 0).nonzero().squeeze(1)
                 again = _direct(queries[b, left][None], references[b : b + 1], k, metric, selves[left])
