@@ -17,7 +17,7 @@
 
 GM_NAMESPACE_BEGIN
 
-// gmkern/dynamics/fields.py gives the parameters of each kind in this order. A pair term has six for each pair of
+// gmkern/dynamics/fields gives the parameters of each kind in this order. A pair term has six for each pair of
 // types: four of its own, the cutoff (inf without), and the energy at the cutoff that is taken away.
 enum TermKind : int32_t {
     kLennardJones = 0,  // epsilon, sigma

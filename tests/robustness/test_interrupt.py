@@ -90,7 +90,7 @@ except KeyboardInterrupt as error:
 
 @pytest.mark.parametrize("after", [0.3, 0.7])
 def test_eigenvalues_are_not_waited_for(after):
-    """One call of LAPACK is not cut, and takes longer; nor does the process, whose end comes in the midst of it, fail."""
+    """One call of LAPACK is not cut, and takes longer; nor does a process fail whose end comes in the midst of it."""
     ran = subprocess.run(
         [sys.executable, "-c", LAPACK.format(after=after)],
         capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gmkern.dynamics.reference import nearest_image
 
-# gmkern/dynamics/fields.py
+# gmkern/dynamics/fields/terms.py
 LENNARD_JONES, HARMONIC, MORSE, COULOMB, SOFT_SPHERE, DOUBLE_WELL, BONDS, LEARNED, NODES = range(9)
 _PAIR_PARAMETERS = 6
 
