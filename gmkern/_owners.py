@@ -114,6 +114,6 @@ OWNERS: tuple[Owner, ...] = (
         "cpu",
         "cuda",
         ("neighbor_list",),
-        "a warp an atom counts and writes its pairs in the one order; all pairs, no cells there yet",
+        "a warp an atom counts and writes its pairs in the one order, from the cells around it in large systems",
     ),
 )

@@ -6,16 +6,10 @@
 #include <cmath>
 #include <vector>
 
+#include "dynamics/grid.h"
 #include "dynamics/neighbor_list.h"
 
 namespace gm {
-
-// Axes that the system does not have are zeros, and do not repeat. A fraction along axis k is x . fractions[k], below
-// 2^30; shifts by the rows of `cell` change the fraction along their own axis alone, by 1.
-struct Frame {
-    double cell[3][3] = {}, fractions[3][3] = {};
-    bool repeats[3] = {};
-};
 
 class Cells {
  public:
@@ -26,7 +20,7 @@ class Cells {
         for (int64_t i = 0; i < count; ++i)
             for (int64_t d = 0; d < dim; ++d) x_[index(3 * i + d)] = static_cast<double>(positions[i * dim + d]);
         const std::vector<double> fraction = fractions();
-        cut(cutoff, cuts);
+        grid_.cut(frame, cutoff, cuts, count + 64);
         sort(fraction);
         place(cutoff);
     }
@@ -46,24 +40,25 @@ class Cells {
     // image. Gives how many atoms they hold.
     int64_t segments(int64_t cell, std::vector<Segment>& to) const {
         to.clear();
-        const int64_t c[3] = {cell / (parts_[1] * parts_[2]), cell / parts_[2] % parts_[1], cell % parts_[2]};
+        const int64_t *parts = grid_.parts, *reach = grid_.reach;
+        const int64_t c[3] = {cell / (parts[1] * parts[2]), cell / parts[2] % parts[1], cell % parts[2]};
         int64_t atoms = 0, low[3], high[3];
         for (int k = 0; k < 3; ++k) {
-            low[k] = frame_.repeats[k] ? c[k] - reach_[k] : std::max<int64_t>(c[k] - reach_[k], 0);
-            high[k] = frame_.repeats[k] ? c[k] + reach_[k] : std::min<int64_t>(c[k] + reach_[k], parts_[k] - 1);
+            low[k] = frame_.repeats[k] ? c[k] - reach[k] : std::max<int64_t>(c[k] - reach[k], 0);
+            high[k] = frame_.repeats[k] ? c[k] + reach[k] : std::min<int64_t>(c[k] + reach[k], parts[k] - 1);
         }
         for (int64_t a = low[0]; a <= high[0]; ++a)
             for (int64_t b = low[1]; b <= high[1]; ++b)
                 for (int64_t begin = low[2]; begin <= high[2];) {  // a run of cells within one image
-                    const int64_t image = floor_div(begin, parts_[2]);
-                    const int64_t end = std::min(high[2], (image + 1) * parts_[2] - 1);
-                    const int64_t row = (wrapped(a, 0) * parts_[1] + wrapped(b, 1)) * parts_[2];
-                    Segment s = {start_[index(row + begin - image * parts_[2])],
-                                 start_[index(row + end - image * parts_[2] + 1)],
+                    const int64_t image = floor_div(begin, parts[2]);
+                    const int64_t end = std::min(high[2], (image + 1) * parts[2] - 1);
+                    const int64_t row = (wrapped(a, 0) * parts[1] + wrapped(b, 1)) * parts[2];
+                    Segment s = {start_[index(row + begin - image * parts[2])],
+                                 start_[index(row + end - image * parts[2] + 1)],
                                  {},
                                  {}};
-                    s.image[0] = static_cast<int32_t>(floor_div(a, parts_[0]));
-                    s.image[1] = static_cast<int32_t>(floor_div(b, parts_[1]));
+                    s.image[0] = static_cast<int32_t>(floor_div(a, parts[0]));
+                    s.image[1] = static_cast<int32_t>(floor_div(b, parts[1]));
                     s.image[2] = static_cast<int32_t>(image);
                     for (int d = 0; d < 3; ++d) s.offset[d] = static_cast<float>(shift(s.image, d));
                     atoms += s.end - s.begin;
@@ -89,7 +84,7 @@ class Cells {
  private:
     static size_t index(int64_t i) { return static_cast<size_t>(i); }
     static int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
-    int64_t wrapped(int64_t part, int k) const { return part - floor_div(part, parts_[k]) * parts_[k]; }
+    int64_t wrapped(int64_t part, int k) const { return part - floor_div(part, grid_.parts[k]) * grid_.parts[k]; }
     double shift(const int32_t* image, int d) const {
         return (image[0] * frame_.cell[0][d] + image[1] * frame_.cell[1][d]) + image[2] * frame_.cell[2][d];
     }
@@ -101,16 +96,16 @@ class Cells {
         for (int k = 0; k < 3; ++k) {
             const double* f = frame_.fractions[k];
             double low = 0.0, high = 0.0;
-            largest_[k] = 0.0;
+            grid_.largest[k] = 0.0;
             for (int64_t i = 0; i < count_; ++i) {
                 const double* own = x(i);
                 const double at = (own[0] * f[0] + own[1] * f[1]) + own[2] * f[2];
                 low = i == 0 ? at : std::min(low, at);
                 high = i == 0 ? at : std::max(high, at);
-                largest_[k] = std::max(largest_[k], std::fabs(at));
+                grid_.largest[k] = std::max(grid_.largest[k], std::fabs(at));
                 fraction[index(3 * i + k)] = at;
             }
-            length_[k] = frame_.repeats[k] ? 1.0 : high - low;
+            grid_.length[k] = frame_.repeats[k] ? 1.0 : high - low;
             for (int64_t i = 0; i < count_; ++i) {
                 double& at = fraction[index(3 * i + k)];
                 if (!frame_.repeats[k]) {
@@ -124,38 +119,12 @@ class Cells {
         }
         return fraction;
     }
-    // Parts as wide as asked for, where there are atoms enough to fill them.
-    void cut(double cutoff, double cuts) {
-        double apart[3];  // of the ends of an axis, at right angles to the two others
-        int64_t all = 1;
-        for (int k = 0; k < 3; ++k) {
-            const double* f = frame_.fractions[k];
-            const double size = std::sqrt((f[0] * f[0] + f[1] * f[1]) + f[2] * f[2]);
-            apart[k] = size > 0.0 ? length_[k] / size : 0.0;
-            const double wanted = std::floor(apart[k] * cuts / cutoff);
-            parts_[k] = static_cast<int64_t>(std::min(std::max(wanted, 1.0), 1048576.0));
-        }
-        for (all = parts_[0] * parts_[1] * parts_[2]; all > count_ + 64; all = parts_[0] * parts_[1] * parts_[2]) {
-            int64_t* widest = std::max_element(parts_, parts_ + 3);
-            *widest = (*widest + 1) / 2;
-        }
-        for (int k = 0; k < 3; ++k) {
-            // a part's width, and a slack for the roundings of fractions
-            const double parts = static_cast<double>(parts_[k]), width = apart[k] / parts;
-            const double reach = apart[k] > 0.0 ? std::ceil(cutoff / width + 1e-9 + parts * largest_[k] * 1e-14) : 0.0;
-            reach_[k] = static_cast<int64_t>(frame_.repeats[k] ? reach : std::min(reach, parts));
-        }
-    }
     void sort(const std::vector<double>& fraction) {
         cell_.resize(index(count_));
-        start_.assign(index(parts_[0] * parts_[1] * parts_[2] + 1), 0);
+        start_.assign(index(grid_.cells() + 1), 0);
         for (int64_t i = 0; i < count_; ++i) {
             int64_t cell = 0;
-            for (int k = 0; k < 3; ++k) {
-                const double scale = length_[k] > 0.0 ? static_cast<double>(parts_[k]) / length_[k] : 0.0;
-                const auto part = static_cast<int64_t>(fraction[index(3 * i + k)] * scale);
-                cell = cell * parts_[k] + std::min(part, parts_[k] - 1);
-            }
+            for (int k = 0; k < 3; ++k) cell = cell * grid_.parts[k] + grid_.part(k, fraction[index(3 * i + k)]);
             cell_[index(i)] = cell;
             ++start_[index(cell + 1)];
         }
@@ -183,7 +152,8 @@ class Cells {
                 size = std::max(size, std::fabs(own));
             }
             for (int k = 0; k < 3; ++k)
-                size = std::max(size, static_cast<double>(reach_[k] / parts_[k] + 1) * std::fabs(frame_.cell[k][d]));
+                size = std::max(
+                    size, static_cast<double>(grid_.reach[k] / grid_.parts[k] + 1) * std::fabs(frame_.cell[k][d]));
         }
         const double slack = cutoff + 8.0 * size * 0x1p-21;
         bound_ = static_cast<float>(slack * slack * (1.0 + 0x1p-20));
@@ -195,8 +165,7 @@ class Cells {
     std::vector<int32_t> turns_;  // [count, 3]
     std::vector<int64_t> cell_, order_, start_;
     std::vector<float> near_[3];  // [count + 16], in the order of cells
-    double length_[3], largest_[3];
-    int64_t parts_[3], reach_[3];
+    Grid grid_;
     float bound_;
 };
 

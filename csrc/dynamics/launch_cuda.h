@@ -25,10 +25,14 @@ class OnDevice {
     cudaError_t status_;
 };
 
-// kernel<<<blocks, threads, bytes, stream>>>(arguments...)
-template <class... Parameters, class... Arguments>
+template <class T>
+struct Given {
+    using type = T;
+};
+// kernel<<<blocks, threads, bytes, stream>>>(arguments...), each argument being made the kernel's own type.
+template <class... Parameters>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t bytes, void* stream,
-                   Arguments... arguments) {
+                   typename Given<Parameters>::type... arguments) {
     void* all[] = {&arguments...};
     return cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads)), all,
                             bytes, static_cast<cudaStream_t>(stream));

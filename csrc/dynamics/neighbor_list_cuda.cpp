@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <cmath>
+#include <limits>
 #include <tuple>
 #include <vector>
 
@@ -12,6 +13,8 @@
 
 namespace gm {
 namespace {
+
+constexpr int64_t kFewestAtoms = 1024;  // of a batch that is worth the launches that sort it into cells
 
 using List = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
@@ -30,6 +33,7 @@ List neighbor_list(const Tensor& positions, const Tensor& system_ptr, const Tens
     check_here("system_ptr", system_ptr, device);
     const int64_t atoms = positions.size(0), dim = positions.size(1), systems = system_ptr.size(0) - 1;
     GM_CHECK(systems >= 0 && (systems > 0 || atoms == 0), "system_ptr: got ", systems, " systems of ", atoms, " atoms");
+    GM_CHECK(atoms <= std::numeric_limits<int32_t>::max(), "positions: got ", atoms, " atoms; takes below 2^31");
     GM_CHECK(dim >= 1 && dim <= 3, "positions: got dimension ", dim, "; takes 1 to 3");
     GM_CHECK(cutoff > 0.0 && std::isfinite(cutoff), "cutoff: got ", cutoff, "; takes a finite number > 0");
     GM_CHECK(static_cast<int64_t>(repeats.size()) == dim, "repeats: got ", repeats.size(), "; takes ", dim);
@@ -44,23 +48,30 @@ List neighbor_list(const Tensor& positions, const Tensor& system_ptr, const Tens
         for (const int axis : {1, 2}) check_size(name, *one, axis, dim);
     }
 
-    Tensor rows = torch::stable::new_empty(system_ptr, {atoms + 1});
     CudaNeighborList a = {};
-    a.fp64 = dtype == ScalarType::Double;
     a.device = device;
-    a.stream = current_stream("neighbor_list", device);
-    a.systems = systems;
-    a.atoms = atoms;
-    a.dim = dim;
-    a.x = positions.const_data_ptr();
-    a.system_ptr = system_ptr.const_data_ptr<int64_t>();
-    a.boxes = cell.size(0);
-    a.cell = cell.const_data_ptr<double>();
-    a.fractions = fractions.const_data_ptr<double>();
-    for (int64_t k = 0; k < dim; ++k) a.repeats[k] = repeats[static_cast<size_t>(k)] != 0;
-    a.cutoff = cutoff;
+    CudaCells& c = a.cells;
+    c.fp64 = dtype == ScalarType::Double;
+    c.stream = current_stream("neighbor_list", device);
+    c.systems = systems;
+    c.atoms = atoms;
+    c.dim = dim;
+    c.fewest = 256;
+    c.most = atoms;
+    c.x = positions.const_data_ptr();
+    c.system_ptr = system_ptr.const_data_ptr<int64_t>();
+    c.boxes = cell.size(0);
+    c.cell = cell.const_data_ptr<double>();
+    c.fractions = fractions.const_data_ptr<double>();
+    for (int64_t k = 0; k < dim; ++k) c.repeats[k] = repeats[static_cast<size_t>(k)] != 0;
+    c.cutoff = cutoff;
+    Tensor room = torch::stable::new_empty(system_ptr, {atoms < kFewestAtoms ? 0 : lay_out(c, nullptr) / 8});
+    if (room.numel() > 0) lay_out(c, static_cast<char*>(room.mutable_data_ptr()));
+    Tensor rows = torch::stable::new_empty(system_ptr, {atoms + 1});
+    Tensor sums = torch::stable::new_empty(system_ptr, {sum_tiles(atoms) + 1});
     a.half = half;
     a.rows = rows.mutable_data_ptr<int64_t>();
+    a.sums = sums.mutable_data_ptr<int64_t>();
     check(launch_count(a));
     a.size = capacity;
     if (capacity < 0) {

@@ -3,21 +3,16 @@
 
 #include <cstdint>
 
+#include "dynamics/cells_cuda.h"
+
 namespace gm {
 
 struct CudaNeighborList {
-    bool fp64;
     int device;
-    void* stream;
-    int64_t systems, atoms, dim;
-    const void* x;  // [M, D]
-    const int64_t* system_ptr;
-    int64_t boxes;  // 1 or S
-    const double *cell, *fractions;
-    int32_t repeats[3];
-    double cutoff;
+    CudaCells cells;  // with the systems, their boxes and the cutoff; its room is nullptr where all pairs are asked
     bool half;
     int64_t* rows;  // [M + 1]; the last is -1 where a system or an image cannot be counted
+    int64_t* sums;  // [sum_tiles(M) + 1], room; the last says that there is such a one
     int64_t size;   // of what follows
     void *distance, *vector;
     int64_t *i, *j;

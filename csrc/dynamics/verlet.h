@@ -30,7 +30,7 @@ class VerletLists {
     // For systems of up to `largest` atoms, lists being for those of `fewest` or more, on up to `threads` threads.
     // skin: in cutoffs; 0 for positions that are looked at once.
     VerletLists(const FieldArgs& field, int64_t largest, int64_t fewest, double skin, int64_t threads)
-        : field_(field), fewest_(fewest), cutoff_(largest_cutoff(field)), skin_(skin * cutoff_) {
+        : field_(field), fewest_(fewest), cutoff_(largest_cutoff(field)), skin_(skin) {
         serves_ = cutoff_ > 0.0 && cutoff_ < 0x1p60 && largest >= fewest && largest < (int64_t{1} << 31);
         if (!serves_) return;
         const auto lanes = static_cast<size_t>((largest + 15) / 16 * 16);
@@ -74,7 +74,7 @@ class VerletLists {
         if (hopeless_) return false;
         const int64_t dim = field_.dim, stride = (count_ + 15) / 16 * 16;
         rows_.resize(index(count_ * dim));
-        double size = cutoff_, turns = 0.0;
+        double size = cutoff_;
         for (int64_t d = 0; d < dim; ++d)
             for (int64_t i = 0; i < count_; ++i) {
                 const R own = x[d * stride + i];
@@ -82,18 +82,14 @@ class VerletLists {
                 size = std::max(size, std::fabs(static_cast<double>(own)));
                 rows_[index(i * dim + d)] = own;
             }
-        for (const auto& row : frame_.fractions)
-            turns = std::max(turns, std::fabs(row[0]) + std::fabs(row[1]) + std::fabs(row[2]));
-        // the roundings of a distance in R, images included
-        const double slack = 64.0 * static_cast<double>(std::numeric_limits<R>::epsilon()) * size;
-        if (size * turns > 0x1p29 || slack > 0.02 * cutoff_) return false;
-        const double radius = cutoff_ + skin_ + 4.0 * slack, half = 0.5 * skin_ + slack;
-        find(Cells(rows_.data(), count_, dim, frame_, radius, 1.0));
+        const Skin skin = skin_of(frame_, cutoff_, skin_, size, static_cast<double>(std::numeric_limits<R>::epsilon()));
+        if (!skin.serves) return false;
+        find(Cells(rows_.data(), count_, dim, frame_, skin.radius, 1.0));
         if (hopeless_) return false;
         std::copy(x, x + dim * stride, listed_.begin());
         face_.tiles = tiles_.data();
         face_.lengths = lengths_.data();
-        face_.most = static_cast<R>(half * half);
+        face_.most = static_cast<R>(skin.half * skin.half);
         return true;
     }
 
@@ -164,53 +160,10 @@ class VerletLists {
         }
     }
 
-    // The box's frame: directions that do not repeat are unit vectors at right angles to those that do.
     Frame frame_of(int64_t system) const {
-        Frame frame;
         const int64_t dim = field_.dim, at = field_.boxes > 1 ? system * dim * dim : 0;
-        for (int64_t k = 0; k < dim && field_.boxes > 0; ++k)
-            for (int64_t d = 0; d < dim; ++d) {
-                frame.cell[k][d] = field_.cell[at + k * dim + d];
-                frame.fractions[k][d] = field_.inverse[at + d * dim + k];
-                frame.repeats[k] |= frame.fractions[k][d] != 0.0;
-            }
-        for (int64_t k = 0; k < dim; ++k) {
-            if (frame.repeats[k]) continue;
-            double best = -1.0;
-            for (int64_t axis = 0; axis < dim; ++axis) {
-                double v[3] = {};
-                v[axis] = 1.0;
-                const double left = reject(frame, dim, k, v);
-                if (left <= best) continue;
-                best = left;
-                std::copy(v, v + 3, frame.fractions[k]);
-            }
-        }
-        return frame;
-    }
-    // v less its parts along the fractions that repeat, and along those found before k, and of length 1; gives the
-    // square of what was left.
-    static double reject(const Frame& frame, int64_t dim, int64_t k, double* v) {
-        double basis[3][3];
-        int64_t size = 0;
-        const auto take = [&](const double* from, double* to) {
-            std::copy(from, from + 3, to);
-            for (int twice = 0; twice < 2; ++twice)
-                for (int64_t b = 0; b < size; ++b) {
-                    const double along = to[0] * basis[b][0] + to[1] * basis[b][1] + to[2] * basis[b][2];
-                    for (int d = 0; d < 3; ++d) to[d] -= along * basis[b][d];
-                }
-            const double left = to[0] * to[0] + to[1] * to[1] + to[2] * to[2];
-            for (int d = 0; d < 3; ++d) to[d] /= left > 0.0 ? std::sqrt(left) : 1.0;
-            return left;
-        };
-        for (int64_t r = 0; r < dim; ++r)
-            if (frame.repeats[r] || r < k) {
-                take(frame.fractions[r], basis[size]);
-                ++size;
-            }
-        const double given[3] = {v[0], v[1], v[2]};
-        return take(given, v);
+        if (field_.boxes == 0) return frame_of_box(nullptr, nullptr, dim);
+        return frame_of_box(field_.cell + at, field_.inverse + at, dim);
     }
 
     FieldArgs field_;

@@ -27,8 +27,10 @@ BUDGETS = {
     },
     # 80: six blocks of 128 threads a multiprocessor; what is spilled is used once a step, after the sums
     "trajectory_wide_cuda": {"look": (80, 64), "sum_up": (64, 16)},
-    # eight blocks of 128 threads a multiprocessor; what is spilled is a bound of the loop over images
-    "neighbor_list_cuda": {"count": (64, 0), "scan": (64, 0), "pad": (64, 0), "fill": (64, 8)},
+    # survey: a block of 256 threads a system
+    "cells_cuda": {"survey": (128, 0), "assign": (64, 0), "running_sums": (64, 0), "place": (64, 0)},
+    # six blocks of 128 threads a multiprocessor; what is spilled is a bound of the loop over images
+    "neighbor_list_cuda": {"count": (80, 0), "running_sums": (64, 0), "pad": (64, 0), "fill": (80, 8)},
     "energy_cuda": {
         "per_atom": (128, 64), "sum_energies": (64, 0), "sum_systems": (64, 0),
         "per_system": (128, 64),  # a block of 256 threads a system
@@ -81,7 +83,7 @@ def test_registers_and_spills(name, architecture):
 @needs_nvcc
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", BUDGETS)
-def test_nothing_is_approximate_only_written_products_are_fused_and_no_sum_is_atomic(name, architecture):
+def test_nothing_is_approximate_only_written_products_are_fused_and_only_counts_are_atomic(name, architecture):
     _, ptx = compiled(name, architecture)
     entries = ptx.split(".entry ")[1:]
     assert len(entries) >= 2
@@ -91,7 +93,7 @@ def test_nothing_is_approximate_only_written_products_are_fused_and_no_sum_is_at
         unpromised = unpromised_instructions(entry)
         assert {i.split(".")[0] for i in unpromised} <= {"fma"}
         assert not [i for i in unpromised if "approx" in i or "ftz" in i]
-        assert not re.search(r"\b(atom|red)\.", entry)
+        assert not re.search(r"\b(atom|red)\.\S*f(16|32|64)", entry)  # whole numbers have one sum in any order
 
 
 NOISE = """

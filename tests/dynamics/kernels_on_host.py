@@ -19,8 +19,9 @@ import torch
 
 HERE = Path(__file__).parent / "on_host"
 CSRC = Path(__file__).parents[2] / "csrc"
-SOURCES = ("register.cpp", "field_cuda.cu", "trajectory_cuda.cu", "trajectory_wide_cuda.cu", "trajectory_cuda.cpp",
-           "energy_cuda.cu", "energy_cuda.cpp", "neighbor_list_cuda.cu", "neighbor_list_cuda.cpp")  # fmt: skip
+SOURCES = ("register.cpp", "field_cuda.cu", "cells_cuda.cu", "trajectory_cuda.cu", "trajectory_wide_cuda.cu",
+           "trajectory_cuda.cpp", "energy_cuda.cu", "energy_cuda.cpp", "neighbor_list_cuda.cu",
+           "neighbor_list_cuda.cpp")  # fmt: skip
 
 
 @functools.cache

@@ -73,8 +73,9 @@ def neighbor_list(
     -----
     Sorted by i, then j, then shift: the list does not depend on threads, on how atoms fall into cells, or on a
     system's batch. Which pairs are listed is decided in float64. Atoms are put into cells about half a cutoff wide by
-    a stable counting sort, so the cost is linear in M at a given density ("cuda" asks all pairs of a system). Memory:
-    16 bytes a listed pair beyond the output, 100 an atom. ``distance`` and ``vector`` are differentiable in the
+    a counting sort, so the cost is linear in M at a given density ("cuda" asks all pairs of systems of fewer than 256
+    atoms, of batches of fewer than 1,024, and where the cells around one are more than half of all). Memory: 16 bytes a
+    listed pair beyond the output, 100 an atom. ``distance`` and ``vector`` are differentiable in the
     positions, of any order, with derivative 0 where two atoms are at one point. Deterministic, the same list on every
     backend. With a capacity it can stand in compiled graphs.
 

@@ -3,6 +3,7 @@
 // waits at in vain ends the program with a word. Races are not tested: a fiber runs from one barrier to the next.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -25,52 +26,56 @@ struct dim3 {
 };
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-// The threads of the block that runs.
+// The threads of the block that runs. A fiber is made once and serves block after block; jumps between fibers that run
+// already make no system call.
 class Block {
  public:
     template <class Run>
     static void run(int threads, const Run& run) {
-        Block block;
-        current() = &block;
-        block.fibers_.resize(static_cast<size_t>(threads));
-        static const Run* body;
-        body = &run;
-        for (size_t t = 0; t < block.fibers_.size(); ++t) {
-            Fiber& f = block.fibers_[t];
-            getcontext(&f.context);
-            f.context.uc_stack.ss_sp = stack(t);
-            f.context.uc_stack.ss_size = kStack;
-            f.context.uc_link = &block.scheduler_;
-            makecontext(&f.context, reinterpret_cast<void (*)()>(+[] {
-                (*body)();
-                Block& own = *current();
-                own.fibers_[own.at_].state = done;
-            }),
-                        0);
-        }
-        block.schedule();
+        Block& own = one();
+        own.body_ = [](const void* of) { (*static_cast<const Run*>(of))(); };
+        own.of_ = &run;
+        own.count_ = static_cast<size_t>(threads);
+        for (size_t t = 0; t < own.count_; ++t) own.fibers_[t].state = runs;
+        own.schedule();
     }
     enum State { runs, at_warp, at_block, done };
     static void wait(State state) {
-        Block& own = *current();
+        Block& own = one();
         Fiber& f = own.fibers_[own.at_];
         f.state = state;
-        swapcontext(&f.context, &own.scheduler_);
+        if (_setjmp(f.here) == 0) _longjmp(own.scheduler_, 1);
     }
 
  private:
-    static constexpr size_t kStack = 1 << 16;
+    static constexpr size_t kStack = 1 << 16, kMost = 1024;
     struct Fiber {
-        ucontext_t context;
+        jmp_buf here;
         State state = runs;
+        bool made = false;
     };
-    static void* stack(size_t thread) {
-        static std::vector<char> stacks(1024 * kStack);
-        return stacks.data() + thread * kStack;
-    }
-    static Block*& current() {
-        static Block* block;
+    static Block& one() {
+        static Block block;
         return block;
+    }
+    static void live() {
+        for (;;) {
+            Block& own = one();
+            own.body_(own.of_);
+            wait(done);
+        }
+    }
+    void resume(Fiber& f) {
+        if (_setjmp(scheduler_) != 0) return;
+        if (f.made) _longjmp(f.here, 1);
+        f.made = true;
+        ucontext_t context;
+        getcontext(&context);
+        context.uc_stack.ss_sp = stacks_.data() + at_ * kStack;
+        context.uc_stack.ss_size = kStack;
+        context.uc_link = nullptr;
+        makecontext(&context, &Block::live, 0);
+        setcontext(&context);
     }
     // Wakes the fibers from `first` to `end` if all that are left wait as `state` says.
     bool wake(size_t first, size_t end, State state) {
@@ -85,23 +90,26 @@ class Block {
     }
     void schedule() {
         for (bool again = true; again;) {
-            for (at_ = 0; at_ < fibers_.size(); ++at_) {
+            for (at_ = 0; at_ < count_; ++at_) {
                 if (fibers_[at_].state != runs) continue;
                 threadIdx.x = static_cast<unsigned>(at_);
-                swapcontext(&scheduler_, &fibers_[at_].context);
+                resume(fibers_[at_]);
             }
-            again = wake(0, fibers_.size(), at_block);
-            for (size_t warp = 0; warp < fibers_.size(); warp += 32) again = wake(warp, warp + 32, at_warp) || again;
+            again = wake(0, count_, at_block);
+            for (size_t warp = 0; warp < count_; warp += 32) again = wake(warp, warp + 32, at_warp) || again;
         }
-        for (const Fiber& f : fibers_)
-            if (f.state != done) {
+        for (size_t t = 0; t < count_; ++t)
+            if (fibers_[t].state != done) {
                 std::fprintf(stderr, "a barrier that not all threads reach\n");
                 std::abort();
             }
     }
-    std::vector<Fiber> fibers_;
-    ucontext_t scheduler_;
-    size_t at_ = 0;
+    std::vector<Fiber> fibers_ = std::vector<Fiber>(kMost);
+    std::vector<char> stacks_ = std::vector<char>(kMost * kStack);
+    void (*body_)(const void*) = nullptr;
+    const void* of_ = nullptr;
+    size_t count_ = 0, at_ = 0;
+    jmp_buf scheduler_;
 };
 
 inline void __syncthreads() { Block::wait(Block::at_block); }
@@ -114,6 +122,35 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
     const T other = lanes[me ^ static_cast<unsigned>(mask)];
     Block::wait(Block::at_warp);
     return other;
+}
+
+template <class T>
+T __shfl_sync(unsigned, T value, int from) {
+    static T lanes[1024];
+    const unsigned me = threadIdx.x;
+    lanes[me] = value;
+    Block::wait(Block::at_warp);
+    const T other = lanes[me / 32 * 32 + static_cast<unsigned>(from) % 32];
+    Block::wait(Block::at_warp);
+    return other;
+}
+inline unsigned __ballot_sync(unsigned, bool value) {
+    static bool lanes[1024];
+    const unsigned me = threadIdx.x;
+    lanes[me] = value;
+    Block::wait(Block::at_warp);
+    unsigned bits = 0;
+    for (unsigned lane = 0; lane < 32; ++lane) bits |= static_cast<unsigned>(lanes[me / 32 * 32 + lane]) << lane;
+    Block::wait(Block::at_warp);
+    return bits;
+}
+inline void __syncwarp() { Block::wait(Block::at_warp); }
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+template <class T, class V>
+T atomicAdd(T* to, V value) {
+    const T before = *to;
+    *to += static_cast<T>(value);
+    return before;
 }
 
 using cudaError_t = int;
@@ -130,6 +167,10 @@ int cudaFuncSetAttribute(K, int, int) {
 constexpr int cudaMemcpyDeviceToHost = 0;
 inline int cudaMemcpyAsync(void* to, const void* from, size_t bytes, int, cudaStream_t) {
     std::memcpy(to, from, bytes);
+    return cudaSuccess;
+}
+inline int cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+    std::memset(to, value, bytes);
     return cudaSuccess;
 }
 inline int cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
