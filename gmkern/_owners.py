@@ -105,9 +105,9 @@ OWNERS: tuple[Owner, ...] = (
     Owner(
         "dynamics.EGNN",
         "cpu",
-        "reference",
+        "triton",
         ("egnn_layer", "egnn_layer_backward"),
-        "no GPU kernel yet: all pairs in PyTorch",
+        "messages are products of tiles, which Triton gives to tensor cores; an adjoint by a pass a side",
     ),
     Owner(
         "dynamics.neighbor_list",

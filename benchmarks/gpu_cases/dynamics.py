@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -213,6 +214,54 @@ def through_a_trajectory(device: torch.device, tiny: bool) -> Case:
     )
 
 
+def _network(device: torch.device, systems: int, atoms: int, trains: bool) -> Case:
+    """An EGNN's velocities, and where it trains the gradients of positions and parameters too."""
+    start = _cloud(systems, atoms, device)
+    torch.manual_seed(5)
+    network = dynamics.EGNN(width=64, layers=4, neighbors=atoms - 1).to(device).requires_grad_(trains)
+    for layer in network.layers:  # atoms that move by numbers of order 1, as a trained network's do
+        torch.nn.init.normal_(layer.move_out.weight, std=0.5)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+
+    def run(backend: str | None = None) -> object:
+        if not trains:
+            return network(start, 0.5, backend=backend)
+        at = start.clone().requires_grad_()
+        return torch.autograd.grad(network(at, 0.5, backend=backend).square().sum(), [at, *parameters])
+
+    def check() -> None:
+        few = start[:4]
+        wide = copy.deepcopy(network).cpu().double()
+        at, exact = few.clone().requires_grad_(), few.cpu().double().requires_grad_()
+        ours, truth = network(at, 0.5), wide(exact, 0.5, backend="reference")
+        # products of depth 2 x 64 + 1 in each of 4 layers, summed over the atoms, and with a gradient twice as deep; a
+        # velocity is the difference of two positions
+        slack, far = 8 * 2**-24 * 129 * 4 * atoms, float(start.abs().max())
+        size = float(truth.detach().abs().max())
+        torch.testing.assert_close(ours.cpu().double(), truth, rtol=0, atol=slack * (far + size))
+        slopes = [torch.autograd.grad(v.square().sum(), x)[0].cpu().double() for v, x in ((ours, at), (truth, exact))]
+        torch.testing.assert_close(*slopes, rtol=0, atol=slack * (far + float(slopes[1].abs().max())))
+
+    return Case(
+        f"{systems} x {atoms} EGNN of width 64, 4 layers, fp32" + (", with gradients" if trains else ""),
+        run,
+        check,
+        {_EAGER: lambda: run("reference")},
+        # two products of 64 x 64 a message, and with gradients two more for each
+        flop=systems * atoms * (atoms - 1) * 4 * 2 * 2.0 * 64 * 64 * (3 if trains else 1),
+        captures=False,  # a call looks at its positions
+        marks=() if trains else (Mark(4.0, _EAGER),),
+    )
+
+
+def network(device: torch.device, tiny: bool) -> Case:
+    return _network(device, *((3, 5) if tiny else (256, 32)), trains=False)
+
+
+def network_backward(device: torch.device, tiny: bool) -> Case:
+    return _network(device, *((3, 5) if tiny else (128, 32)), trains=True)
+
+
 CASES = {
     "dynamics.simulate": langevin_many,
     "dynamics.simulate one system": langevin_one,
@@ -222,4 +271,6 @@ CASES = {
     "dynamics.energy_and_forces": forces_many,
     "dynamics.energy_and_forces one system": forces_one,
     "dynamics.energy_and_forces backward": forces_backward,
+    "dynamics.EGNN": network,
+    "dynamics.EGNN backward": network_backward,
 }

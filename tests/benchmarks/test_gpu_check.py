@@ -38,8 +38,9 @@ MARKS = {
     ("neighbors.knn D=2048 k=1", 0.5, SHARE),
     ("dynamics.simulate", 5e9, RATE),
     ("dynamics.simulate one system", 1e5, RATE),
+    ("dynamics.EGNN", 4.0, "eager PyTorch"),
 }
-LATER = {"classical.RBM.sample", "dynamics.EGNN", "dynamics.neighbor_list"}
+LATER = {"classical.RBM.sample", "dynamics.neighbor_list"}
 
 
 @pytest.fixture(scope="module")

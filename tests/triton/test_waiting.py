@@ -11,6 +11,8 @@ from gmkern.context.draw import triton_kernels as draw_kernels
 from gmkern.decode.attention import triton_kernels as attention_kernels
 from gmkern.decode.sample import SamplingParams
 from gmkern.decode.sample import triton_kernels as sample_kernels
+from gmkern.dynamics.egnn import triton_adjoint as egnn_adjoint
+from gmkern.dynamics.egnn import triton_kernels as egnn_kernels
 from gmkern.latent.sample import triton_kernels as latent_kernels
 from gmkern.neighbors.count_within import ops as count_ops
 from gmkern.neighbors.count_within import triton_kernels as count_kernels
@@ -98,6 +100,12 @@ def pulled():
     return knn_ops._pull_by_columns(*points(5, 9), torch.zeros(1, 5, 2).long(), torch.ones(1, 5, 2), 0)
 
 
+def messages():
+    x, h, box, ptr = torch.randn(7, 3), torch.randn(7, 5), torch.empty(0, 3, 3).double(), torch.tensor([0, 3, 7])
+    given = x, h, torch.randn(210), ptr, box, box, True, 2.0, 1.0
+    egnn_adjoint.egnn_layer_backward(*given, egnn_kernels.egnn_layer(*given)[2], x, h, True)
+
+
 WEIGHTS = [torch.randn(20, 6), torch.randn(3, 20)], [torch.randn(20), torch.randn(3)]
 CALLS = {
     "noise": lambda: noise_kernels.noise(SEED, IDS, SEED, 9, 0, 2, False),
@@ -109,6 +117,7 @@ CALLS = {
     "log-probabilities, and back": rated,
     "kernel sums, backward": summed_back,
     "pulls of edges": pulled,
+    "messages, and back": messages,
 }
 FLAGGED = {
     "knn": lambda: knn_kernels.knn(*points(5, 40), 3, 0, False, 0, 1),

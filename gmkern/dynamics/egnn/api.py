@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from gmkern.dynamics.egnn import ops, reference
 from gmkern.dynamics.systems import Box, Systems, box_within, positions_of, systems_of, types_of
 
 _MOST_DIM = 8  # csrc/dynamics/egnn.h
+_Layer = Callable[..., tuple[Tensor, Tensor, Tensor]]  # the compiled op
 
 
 class Layer(nn.Module):
@@ -63,12 +64,14 @@ class EGNN(nn.Module):
     type's vector plus t times another. Equivariant to rotations, reflections, translations and to the order of like
     atoms. Source: V. G. Satorras, E. Hoogeboom and M. Welling, E(n) equivariant graph neural networks, ICML 2021.
 
-    On "cpu" (CPU tensors, up to 8 dimensions) a layer is one compiled call in which edges never reach memory, and so is
-    its adjoint, which computes the messages again: memory is that of the atoms' features alone. Velocities and forces
-    are the same bits alone or in any batch, order or thread count; energies and the gradients of parameters agree to
-    rounding. Differentiable without limit; on "cpu" all but the first derivatives of a layer are plain PyTorch,
-    with memory for all pairs. With a cutoff an atom still looks at all others of its system. The adjoint gives one
-    thread a system. Not for CUDA graphs; under ``torch.compile`` call ``torch.ops.gmkern.egnn_layer``.
+    On "cpu" (C++) and "triton" (CUDA tensors), up to 8 dimensions, a layer is one compiled call in which edges never
+    reach memory, and so is its adjoint, which computes the messages again: memory is that of the atoms' features alone.
+    Velocities and forces are the same bits alone or in any batch, order or thread count; energies and the gradients of
+    parameters agree to rounding. Differentiable without limit; all but the first derivatives of a layer are plain
+    PyTorch, with memory for all pairs. With a cutoff an atom still looks at all others of its system. On "cpu" the
+    adjoint gives one thread a system; on "triton" it goes over the edges twice, without atomics. A call looks at the
+    values of its arguments: for CUDA graphs, and under ``torch.compile``, call ``torch.ops.gmkern.egnn_layer``, which
+    on a GPU does not synchronise from a network's second call on.
 
     Examples
     --------
@@ -127,7 +130,7 @@ class EGNN(nn.Module):
         positions, types, system_ptr, cell, pbc : as in :func:`gmkern.dynamics.energy_and_forces`; any dimension.
         t : the time, a number or [S]; ``start_time`` without. A field without ``time`` takes none but what a run passes
             and does not look at it.
-        backend : None, "cpu" or "reference".
+        backend : None, "cpu" (C++), "triton" (CUDA) or "reference" (plain PyTorch, any device and dimension).
 
         Raises
         ------
@@ -171,10 +174,28 @@ class EGNN(nn.Module):
         box = box_within([("EGNN", self.cutoff)], cell, pbc, systems, like.device)
         own = types_of(types, systems, self.types, like.device)
         too_wide = None if systems.dim <= _MOST_DIM else f"takes up to {_MOST_DIM} dimensions, got {systems.dim}"
-        chosen = _backend.choose(
-            "EGNN", backend, [("cpu", _backend.on_cpu(like.device) or too_wide), ("reference", None)]
+        candidates = [
+            ("cpu", _backend.on_cpu(like.device) or too_wide),
+            ("triton", self._why_not_triton(like) or too_wide),
+            ("reference", None),
+        ]
+        return Bound(self, systems, own, box, _layer_of(_backend.choose("EGNN", backend, candidates), like.device))
+
+    def _why_not_triton(self, positions: Tensor) -> str | None:
+        wanted = any(w.requires_grad for w in (positions, *self.parameters())) and torch.is_grad_enabled()
+        in_interpreter = positions.device.type == "cpu" and (wanted or self.conservative)
+        return _backend.on_triton(positions.device) or (
+            "takes CUDA tensors where a gradient is wanted" if in_interpreter else None
         )
-        return Bound(self, systems, own, box, chosen == "cpu")
+
+
+def _layer_of(chosen: str, device: torch.device) -> _Layer | None:
+    """A layer on the backend that was chosen; None for the reference."""
+    if chosen == "triton" and device.type == "cpu":
+        from gmkern.dynamics.egnn import triton_kernels  # in the interpreter
+
+        return triton_kernels.egnn_layer
+    return None if chosen == "reference" else ops.egnn_layer
 
 
 @dataclass(frozen=True)
@@ -185,7 +206,7 @@ class Bound:
     systems: Systems
     types: Tensor  # [M] or [0]
     box: Box
-    compiled: bool
+    layer: _Layer | None  # compiled; None for the reference
 
     def time_of(self, t: float | Tensor | None, x: Tensor) -> Tensor:
         """[S] in x's dtype."""
@@ -254,10 +275,10 @@ class Bound:
             features = features + of_atom[:, None] * of_time[0]
         cutoff = math.inf if net.cutoff is None else net.cutoff
         moves = not net.conservative
-        if self.compiled:
+        if self.layer is not None:
             place, h = flat, features.contiguous()
             for w in weights[:depth]:
-                place, h, _ = ops.egnn_layer(
+                place, h, _ = self.layer(
                     place, h, w, systems.ptr, self.box.cell, self.box.inverse, moves, cutoff, net.neighbors
                 )
             return (place - flat).reshape(x.shape), h

@@ -57,6 +57,20 @@ def _(
     return torch.empty_like(positions), torch.empty_like(features), by_weights
 
 
+@torch.library.register_kernel("gmkern::egnn_layer", "cuda")
+def _(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    from gmkern.dynamics.egnn import triton_kernels  # Triton is optional, and slow to import
+
+    return triton_kernels.egnn_layer(*args)
+
+
+@torch.library.register_kernel("gmkern::egnn_layer_backward", "cuda")
+def _(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    from gmkern.dynamics.egnn import triton_adjoint
+
+    return triton_adjoint.egnn_layer_backward(*args)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     positions, features, weights, system_ptr, cell, inverse, *ctx.settings = inputs
     ctx.save_for_backward(positions, features, weights, system_ptr, cell, inverse, output[2])
@@ -95,7 +109,7 @@ def _backward_second(ctx: Any, in_x: Tensor, in_h: Tensor, in_w: Tensor) -> tupl
     again_differentiable = torch.is_grad_enabled()
     x, h, w, by_x, by_h = starts(*differentiable)
     with torch.enable_grad():
-        padded = [torch.where(inside[..., None], t[rows], torch.zeros((), dtype=t.dtype)) for t in (x, h)]
+        padded = [torch.where(inside[..., None], t[rows], t.new_zeros(())) for t in (x, h)]
         own = reference.unpacked(w, h.shape[1], moves)
         to_x, to_h = reference.egnn_layer(padded[0], padded[1], own, inside, cell, inverse, cutoff, neighbors)
         total = (to_x[inside] * by_x).sum() + (to_h[inside] * by_h).sum()

@@ -98,11 +98,11 @@ def simulate(
     checkpoint_every : with gradients, the state of each such step is kept and the steps between are run again in the
         backward pass; None: about the square root of ``steps``; ``steps`` keeps everything, for speed.
     progress : whether to draw a bar, on a terminal alone (needs rich).
-    backend : None, "cpu", "cuda" or "reference". Potentials: None takes the C++ kernels ("cpu"), on CUDA tensors the
-        CUDA kernels ("cuda": 2 or 3 dimensions, up to 8 terms), and where those cannot serve the plain-PyTorch
-        "reference". An ``EGNN`` runs
-        as a Python loop around its compiled layers ("cpu") or the "reference". A ``VectorField`` runs as a Python loop
-        around its module on any device, and the backend ("cpu", "triton" or "reference") is that of its noise.
+    backend : None, "cpu", "cuda", "triton" or "reference". Potentials: None takes the C++ kernels ("cpu"), on CUDA
+        tensors the CUDA kernels ("cuda": 2 or 3 dimensions, up to 8 terms), and where those cannot serve the
+        plain-PyTorch "reference". An ``EGNN`` runs as a Python loop around its compiled layers ("cpu", on CUDA tensors
+        "triton") or the "reference". A ``VectorField`` runs as a Python loop around its module on any device, and the
+        backend ("cpu", "triton" or "reference") is that of its noise.
 
     Returns
     -------
