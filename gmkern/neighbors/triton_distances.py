@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from gmkern.neighbors.reference import LANES, check_finite
+from gmkern.neighbors.reference import LANES
 
 SKIPPED = tl.constexpr(-2)  # instead of the reference that a row leaves out: the row has no part in a search
 # The numbers of the op's metrics; 1 is the squared distance.
@@ -99,22 +99,3 @@ def programs(rows: int, batch: int, references: int, tile: int) -> tuple[int, in
 def is_fp64(points: torch.Tensor) -> bool:
     """Whether sums are float64: for points of float64 alone."""
     return points.dtype == torch.float64
-
-
-def all_finite(*points: torch.Tensor) -> torch.Tensor:
-    """[]: whether all are, told to the device alone: what a captured graph gives for others is made of it."""
-    return torch.stack([torch.isfinite(one).all() for one in points]).all()
-
-
-def read_flags(queries: torch.Tensor, references: torch.Tensor, *more: torch.Tensor) -> list[bool]:
-    """Waits for the device once: refuses points that are not finite, and returns what ``more`` say.
-
-    Kernels were launched on the points before they were known to be finite; they end, and write nothing out of place.
-    """
-    flags = [torch.isfinite(queries).all(), torch.isfinite(references).all(), *more]
-    finite_queries, finite_references, *rest = torch.stack(flags).tolist()
-    if not finite_queries:
-        check_finite("queries", queries)
-    if not finite_references:
-        check_finite("references", references)
-    return rest

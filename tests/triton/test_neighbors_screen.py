@@ -13,6 +13,7 @@ from gmkern.neighbors.count_within import ops as count_ops
 from gmkern.neighbors.count_within import triton_kernels as count_kernels
 from gmkern.neighbors.count_within import triton_screen as count_screen
 from gmkern.neighbors.knn import ops, triton_kernels, triton_screen
+from gmkern.neighbors.triton_screening import screening_pays
 
 EUCLIDEAN, SQUARES, MANHATTAN = 0, 1, 2
 
@@ -117,8 +118,9 @@ def test_course_and_methods(generator):
             triton_kernels.knn(x, y, *call)
     with pytest.raises(ValueError, match="references: got inf at"):
         triton_kernels.knn(x, torch.full_like(y, torch.inf), 1, EUCLIDEAN, False, 0, 2)
-    assert triton_screen.screening_pays(50_000, 50_000, 16, 100)
-    assert not triton_screen.screening_pays(10, 5000, 64, 1)
+    assert screening_pays(50_000, 50_000, 16, 3200)
+    assert not screening_pays(10, 5000, 64, 32)
+    assert not screening_pays(50_000, 5000, 64, 8000)
 
 
 @triton.jit

@@ -14,6 +14,7 @@ from gmkern.decode.sample import triton_kernels as sample_kernels
 from gmkern.dynamics.egnn import triton_adjoint as egnn_adjoint
 from gmkern.dynamics.egnn import triton_kernels as egnn_kernels
 from gmkern.latent.sample import triton_kernels as latent_kernels
+from gmkern.neighbors import triton_screening
 from gmkern.neighbors.count_within import ops as count_ops
 from gmkern.neighbors.count_within import triton_kernels as count_kernels
 from gmkern.neighbors.kernel_sum import triton_kernels as sum_kernels
@@ -138,7 +139,7 @@ def test_nothing_is_waited_for(name):
 @pytest.fixture
 def capturing(monkeypatch):
     """The launchers believe that a graph is captured."""
-    for module in (knn_kernels, count_kernels, sum_kernels):
+    for module in (knn_kernels, count_kernels, sum_kernels, triton_screening):
         monkeypatch.setattr(module, "captured", lambda x: True)
 
 

@@ -7,17 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gmkern.neighbors.count_within.triton_screen import screened, screening_can, screening_pays
+from gmkern.neighbors.count_within.triton_screen import screened, screening_can
 from gmkern.neighbors.reference import captured
-from gmkern.neighbors.triton_distances import (
-    SKIPPED,
-    all_finite,
-    distance_tile,
-    is_fp64,
-    lanes_of,
-    programs,
-    read_flags,
-)
+from gmkern.neighbors.triton_distances import SKIPPED, distance_tile, is_fp64, lanes_of, programs
+from gmkern.neighbors.triton_screening import all_finite, done_over, left_out, read_flags, screening_pays
 
 _WARPS = 4
 _DIRECT, _SCREENED = 1, 2  # methods; 0 is the sooner
@@ -73,39 +66,29 @@ def count_within(
     if not 0 <= method <= (_SCREENED if can else _DIRECT):
         raise ValueError(f"method: got {method}; takes 0 or 1, and on a GPU 2 for points of float32")
     with torch.cuda.device_of(queries):
-        selves = torch.arange(n, dtype=torch.int32, device=queries.device)
-        selves = selves if exclude_self else torch.full_like(selves, -1)
+        selves = left_out(n, exclude_self, queries.device)
         pays = can and screening_pays(n, m, dim)
-        had_room = None
+        lost = None
         if batch and n and m and (pays if method == 0 else method == _SCREENED):
             sets = zip(queries, references, radii, strict=True)
             each = [screened(x, y, r, per_reference, strict, exclude_self) for x, y, r in sets]
             counts, had_room = (torch.stack(part) for part in zip(*each, strict=True))
+            lost = ~had_room
         else:
             counts = _direct(queries, references, radii, selves, per_reference, strict)
-        if captured(queries):
-            for b in range(batch if had_room is not None else 0):
-                own = torch.where(had_room[b], SKIPPED.value, selves)
-                one = slice(b, b + 1)
-                again = _direct(queries[one], references[one], radii[one], own, per_reference, strict)
-                counts[b] = torch.where(had_room[b], counts[b], again[0])
-            return torch.where(all_finite(queries, references) & ~radii.isnan().any(), counts, -1)
-        crowded = [] if had_room is None else [~had_room.all()]
-        nan, *crowded = read_flags(queries, references, radii.isnan().any(), *crowded)
-        _refuse_nan(radii, nan)
-        for b in range(batch) if crowded == [True] else ():
-            left = (~had_room[b]).nonzero().squeeze(1)
-            bounds = radii[b : b + 1] if per_reference else radii[b, left][None]
-            again = _direct(
-                queries[b, left][None], references[b : b + 1], bounds, selves[left], per_reference, strict
-            )  # fmt: skip
-            counts[b, left] = again[0]
-        return counts
 
+        def direct(b: int, rows: Tensor | slice, own: Tensor) -> tuple[Tensor]:
+            bounds = radii[b : b + 1] if per_reference else radii[b, rows][None]
+            return (_direct(queries[b, rows][None], references[b : b + 1], bounds, own, per_reference, strict),)
 
-def _refuse_nan(radii: Tensor, found: bool) -> None:
-    if found:
-        raise ValueError(f"radii: got nan at {radii.isnan().nonzero()[0].tolist()}; takes numbers")
+        blind, nan, some = captured(queries), radii.isnan().any(), []
+        if not blind:
+            told, *some = read_flags(queries, references, nan, *([] if lost is None else [lost.any()]))
+            if told:
+                raise ValueError(f"radii: got nan at {radii.isnan().nonzero()[0].tolist()}; takes numbers")
+        if lost is not None and (blind or any(some)):
+            done_over([counts], lost, selves, direct)
+        return torch.where(all_finite(queries, references) & ~nan, counts, -1) if blind else counts
 
 
 def _direct(

@@ -37,18 +37,10 @@ _NEVER, _PADDING, _MOST = 1e30, 4e30, 1e29  # no lattice; no point; what a thres
 _MARGIN = 2.0**-21  # of a threshold: its rounding and that of the sum of two
 _WARPS = 4
 
-# When it pays: thresholds by reckoning, not measured.
-_LEAST_DIM, _LEAST_REFERENCES, _LEAST_PAIRS = 9, 4096, 1 << 22
-
 
 def screening_can(n: int, m: int, dim: int, fp64: bool) -> bool:
     """Whether a count can be screened: in float32, of points whose halves are held at once."""
     return not fp64 and halves_can(dim) and max(n, m) * width_of(dim) <= _NUMBERS
-
-
-def screening_pays(n: int, m: int, dim: int) -> bool:
-    """Whether a count that can be screened is likely to be sooner so."""
-    return dim >= _LEAST_DIM and m >= _LEAST_REFERENCES and n * m >= _LEAST_PAIRS
 
 
 @triton.jit

@@ -13,19 +13,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gmkern.neighbors.knn.triton_screen import MOST_NEAR, screened, screening_can, screening_pays
+from gmkern.neighbors.knn.triton_screen import MOST_NEAR, PER_NEIGHBOR, screened, screening_can
 from gmkern.neighbors.reference import captured
-from gmkern.neighbors.triton_distances import (
-    SKIPPED,
-    all_finite,
-    distance_tile,
-    from_keys,
-    is_fp64,
-    key_of,
-    lanes_of,
-    programs,
-    read_flags,
-)
+from gmkern.neighbors.triton_distances import SKIPPED, distance_tile, from_keys, is_fp64, key_of, lanes_of, programs
+from gmkern.neighbors.triton_screening import all_finite, done_over, left_out, read_flags, screening_pays
 
 _LAST = tl.constexpr((1 << 63) - 1)  # behind every candidate
 _NUMBERS = 4096  # of a tile: sixteen lanes of 256 pairs, or fewer lanes of more
@@ -117,33 +108,28 @@ def _search(
         takes = f"0 or 1, and on a GPU 2 for euclidean distances in float32 and k <= {MOST_NEAR}"
         raise ValueError(f"method: got {method}; takes {takes}")
     (batch, n, dim), m = queries.shape, references.shape[1]
-    pays = can and screening_pays(n, m, dim, k)
+    pays = can and screening_pays(n, m, dim, PER_NEIGHBOR * k)
     with torch.cuda.device_of(queries):
-        selves = torch.arange(n, dtype=torch.int32, device=queries.device)
-        selves = selves if exclude_self else torch.full_like(selves, -1)
-        counts = None
+        selves = left_out(n, exclude_self, queries.device)
+        counts = lost = None
         if n and batch and (pays if method == _AUTOMATIC else method == _SCREENED):
             each = [screened(x, y, k, metric, exclude_self) for x, y in zip(queries, references, strict=True)]
             keys, counts = (torch.stack(part) for part in zip(*each, strict=True))
-            distances, indices = from_keys(keys)
+            found, lost = from_keys(keys), counts < 0
         else:
-            distances, indices = _direct(queries, references, k, metric, selves)
-        if captured(queries):
-            for b in range(batch if counts is not None else 0):
-                lost = counts[b] < 0
-                again = _direct(
-                    queries[b : b + 1], references[b : b + 1], k, metric, torch.where(lost, selves, SKIPPED.value)
-                )
-                distances[b] = torch.where(lost[:, None], again[0][0], distances[b])
-                indices[b] = torch.where(lost[:, None], again[1][0], indices[b])
+            found = _direct(queries, references, k, metric, selves)
+
+        def direct(b: int, rows: Tensor | slice, own: Tensor) -> tuple[Tensor, Tensor]:
+            return _direct(queries[b, rows][None], references[b : b + 1], k, metric, own)
+
+        blind = captured(queries)
+        some = [] if blind else read_flags(queries, references, *([] if lost is None else [lost.any()]))
+        if lost is not None and (blind or any(some)):
+            done_over(found, lost, selves, direct)
+        if blind:
             finite = all_finite(queries, references)
-            return torch.where(finite, distances, torch.nan), torch.where(finite, indices, 0), counts
-        if read_flags(queries, references, *(() if counts is None else ((counts < 0).any(),))) == [True]:
-            for b in range(batch):
-                left = (counts[b] < 0).nonzero().squeeze(1)
-                again = _direct(queries[b, left][None], references[b : b + 1], k, metric, selves[left])
-                distances[b, left], indices[b, left] = again[0][0], again[1][0]
-        return distances, indices, counts
+            found = torch.where(finite, found[0], torch.nan), torch.where(finite, found[1], 0)
+        return *found, counts
 
 
 def _direct(queries: Tensor, references: Tensor, k: int, metric: int, selves: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,20 +49,12 @@ _CELLS = 1 << 25  # lanes of all rows that are written together
 _HALVES = 1 << 29  # numbers of the references that are rounded together
 _SMALL = 4  # warps of the programs that a row has for itself
 
-# When it pays: thresholds by reckoning, not measured.
-_LEAST_DIM = 9  # coordinates: below, differences cost what products do
-_LEAST_REFERENCES, _LEAST_PAIRS = 4096, 1 << 22
-_PER_NEIGHBOR = 32  # references to each neighbour wanted
+PER_NEIGHBOR = 32  # references to each neighbour wanted, for screening to pay; by reckoning, not measured
 
 
 def screening_can(k: int, dim: int, metric: int, fp64: bool) -> bool:
     """Whether a search can be screened: euclidean and squared distances in float32."""
     return metric <= 1 and not fp64 and k <= MOST_NEAR and halves_can(dim)
-
-
-def screening_pays(n: int, m: int, dim: int, k: int) -> bool:
-    """Whether a search that can be screened is likely to be sooner so."""
-    return dim >= _LEAST_DIM and m >= max(_LEAST_REFERENCES, _PER_NEIGHBOR * k) and n * m >= _LEAST_PAIRS
 
 
 class Plan(NamedTuple):
