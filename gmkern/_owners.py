@@ -78,7 +78,7 @@ OWNERS: tuple[Owner, ...] = (
             "transformer_head",
             "generate_steps",
         ),
-        "the whole step, all layers, in one call; on a GPU a graph of a few kernels a layer",
+        "the whole step in one call; on a GPU a graph of a few kernels a layer, or many steps in a launch",
     ),
     Owner("latent.sample", "cpu", "triton", ("latent_mlp",), "noise and products of tiles: one launch"),
     Owner(

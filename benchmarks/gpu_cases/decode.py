@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from unittest import mock
 
 import torch
 from _hugging_face import hugging_face
@@ -37,9 +38,19 @@ def _generation(device: torch.device, rows: int, length: int, layers: int, heads
         torch.testing.assert_close(ours.raw_logprobs, truth, rtol=0, atol=0.05 if dtype == torch.bfloat16 else 1e-3)
         alone = decode.generate(model, n=1, sample_ids=[rows - 1], max_new_tokens=length, seed=8)
         assert torch.equal(alone.logprobs[0], ours.logprobs[rows - 1]), "a row changes with its batch"
+        if device.type == "cuda":
+            assert torch.equal(by_graph().logprobs, ours.logprobs), "the graph has other bits"
+
+    def by_graph() -> decode.Generation:
+        from gmkern.decode.generate import device as on_device
+
+        with mock.patch.object(on_device, "takes", return_value=False):
+            return run()
 
     rivals: Rivals = {"plain PyTorch": lambda: run("reference")}
     rivals[_STATIC] = absent("transformers", "transformers", device) or _static(model, rows, length)
+    if device.type == "cuda" and rows > 1:
+        rivals["ours, a graph of kernels of one op"] = by_graph
     read = sum(p.numel() * p.element_size() for p in model.parameters())
     return Case(
         f"B={rows} T={length} L={layers} d={width} V={vocab} {str(dtype).removeprefix('torch.')}",

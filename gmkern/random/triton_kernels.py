@@ -208,7 +208,7 @@ def normals_from_words(w0, w1):
 @triton.jit
 def gumbels(w0, w1, w2, w3, seed, stream, sample_id, step, block):
     """The float32 Gumbels of four words; the second words are drawn only where a word of the tile needs one."""
-    least = tl.min(tl.minimum(tl.minimum(w0, w1), tl.minimum(w2, w3)), axis=0)
+    least = tl.min(tl.minimum(tl.minimum(w0, w1), tl.minimum(w2, w3)))
     if least < _TAIL_WORDS:
         k0, k1 = noise_key(seed, stream | _TAIL)
         t0, t1, t2, t3 = noise_block(k0, k1, sample_id, step, block)
@@ -231,8 +231,12 @@ def join64(low, high):
 
 @triton.jit
 def interleave4(v0, v1, v2, v3):
-    """[4 BLOCK]: v0[0], v1[0], v2[0], v3[0], v0[1], ..."""
-    return tl.reshape(tl.join(tl.join(v0, v2), tl.join(v1, v3)), (4 * v0.shape[0],))
+    """[4 BLOCK], or rows of them: v0[0], v1[0], v2[0], v3[0], v0[1], ..."""
+    four = tl.join(tl.join(v0, v2), tl.join(v1, v3))
+    if len(v0.shape) == 1:
+        return tl.reshape(four, (4 * v0.shape[0],))
+    else:
+        return tl.reshape(four, (v0.shape[0], 4 * v0.shape[1]))
 
 
 @triton.jit

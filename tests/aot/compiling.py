@@ -25,6 +25,7 @@ class Compiled:
     shared: int  # bytes
     registers: int  # a thread
     spilled: int  # bytes of local memory a thread
+    ttgir: str = ""  # of Triton kernels: tiles and their layouts
 
 
 def compile_triton(
@@ -54,7 +55,23 @@ def compile_triton(
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": 4} | options)
     registers, spilled = _resources(compiled.asm["cubin"], kernel.__name__)
-    return Compiled(compiled.asm["ptx"], compiled.metadata.shared, registers, spilled)
+    return Compiled(compiled.asm["ptx"], compiled.metadata.shared, registers, spilled, compiled.asm["ttgir"])
+
+
+def products(ttgir: str) -> dict[tuple[int, int, str], set[str]]:
+    """How tensor cores are handed the terms of each product's sums, by their number, the outputs' and their type.
+
+    A product's bits depend on these alone: not on the warps that share it, nor on how many outputs there are.
+    """
+    operand = r"tensor<(?:\d+x)*(\d+)x(\d+)x([a-z]\w*), #ttg\.dot_op<\{opIdx = %d, parent = #\w+, kWidth = (\d+)\}>>"
+    found: dict[tuple[int, int, str], set[str]] = {}
+    for line in ttgir.splitlines():
+        if " tt.dot " in line:
+            pair = re.search(rf"{operand % 0} \* {operand % 1}", line)
+            assert pair, line
+            _rows, terms, kind, width, _terms, outputs, _kind, other_width = pair.groups()
+            found.setdefault((int(terms), int(outputs), kind), set()).add(f"{width} {other_width}")
+    return found
 
 
 def _resources(cubin: bytes, kernel: str) -> tuple[int, int]:

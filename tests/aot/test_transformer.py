@@ -63,8 +63,9 @@ def test_linear(name, architecture):
     assert f"mma.sync.aligned.m16n8k{16 if kind == 'bf16' else 8}.row.col.f32.{kind}" in compiled.ptx
     if inputs % 16 == 0:
         assert "cp.async" in compiled.ptx  # weights are on their way while others are multiplied
-    # two programs of four warps a multiprocessor at the least: 65,536 registers, and on sm_80 164 KB of shared memory
-    assert compiled.registers <= 192
+    # two programs of four warps a multiprocessor at the least: 65,536 registers, and on sm_80 164 KB of shared memory.
+    # A norm's rows of 128 inputs, which tensor cores add, take more of them than the product
+    assert compiled.registers <= 248
     assert compiled.spilled == 0
     assert compiled.shared <= 80 * 1024
 
@@ -88,6 +89,7 @@ def test_the_rest_of_a_step(architecture):
         compiled = compile_triton(
             kernel, architecture, types=kinds, constants=constants, num_warps=warps, enable_fp_fusion=False
         )
-        assert compiled.registers <= 160  # sixteen numbers of a tile of 16 rows by 128 a thread, thrice, and addresses
+        # sixteen numbers of a tile of 16 rows by 128 a thread, thrice, and addresses
+        assert compiled.registers <= 168
         assert compiled.spilled == 0
-        assert compiled.shared <= 8 * 1024
+        assert compiled.shared <= 16 * 1024  # two such tiles, as tensor cores take them: their rows' sums

@@ -119,6 +119,59 @@ def test_score_says_what_generate_said(case, dtype, generator):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
 
+def by_graph(monkeypatch, *args, **options):
+    """The same with a graph of kernels of one op."""
+    from gmkern.decode.generate import device
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "takes", lambda *_: False)
+        return generate(*args, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["gpt2", "qwen3", "neox", "gemma2", "geglu", "wide"])
+def test_whole_steps_in_one_launch(name, dtype, monkeypatch, generator):
+    from gmkern.decode.generate.resident import Resident
+
+    model, launches, run = on_gpu(name, dtype), [], Resident.run
+    monkeypatch.setattr(Resident, "run", lambda *args: (launches.append(args[-1]), run(*args)))
+    given = prompts(generator, torch.randint(1, 20, (50,), generator=generator).tolist())
+    asked = {"params": SamplingParams(torch.rand(50, generator=generator).cuda()), "max_new_tokens": 40, "seed": 7}
+    whole = generate(model, given, end_token=[4, 5], batch_size=37, **asked)
+    assert launches
+    count = len(launches)
+    assert same(whole, by_graph(monkeypatch, model, given, end_token=[4, 5], **asked))
+    assert len(launches) == count
+    said = score(model, whole.tokens, whole.lengths, prompts=given, params=asked["params"])
+    assert torch.equal(said, whole.logprobs)
+    other = generate(model, given, end_token=[4, 5], **asked | {"seed": 8})  # the comparison can fail
+    assert not torch.equal(other.tokens, whole.tokens)
+
+
+@pytest.mark.parametrize("weights", [None, "bfloat16", "int8"])
+def test_whole_steps_of_the_benchmarks_model(weights, monkeypatch):
+    """Several splits of attention and tiles of the head; a graph that holds a launch."""
+    from gmkern.decode.generate import device
+
+    shape = TransformerConfig(
+        1000, 4, 4, 128, 600, norm="layernorm", activation="gelu_tanh", position="learned", qkv_bias=True, bias=True,
+        bos_id=0, window=(None, 300, None, 40),
+    )  # fmt: skip
+    model = Transformer(shape).cuda()
+    asked = {"n": 256, "max_new_tokens": 599, "seed": 8, "end_token": list(range(5)), "weights": weights}
+    whole = generate(model, **asked)
+    assert int(whole.lengths.max()) > 512
+    lanes = device._REST[model][1]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        lanes.resident.run(lanes, 256, 2)
+    lanes.state.fill_(device.RUNS), lanes.step.zero_(), lanes.position.zero_(), lanes.token.zero_()
+    graph.replay()
+    assert bool((lanes.step > 0).all())
+    assert bool((lanes.step == 2).any())
+    assert same(whole, by_graph(monkeypatch, model, **asked))
+
+
 def test_flawed_logits_are_named():
     model = on_gpu()
     with torch.no_grad():

@@ -13,95 +13,114 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gmkern._triton_math import tanh
+from gmkern._triton_math import row_sum, tanh
 
 SPLIT = 256  # positions
 ROWS = tl.constexpr(16)  # of a tile: the least that tensor cores take
 WARPS = 8
 _FULL = 264  # programs that fill a large GPU twice
-_SPLIT = tl.constexpr(SPLIT)
-_NOTHING = tl.constexpr(float("-inf"))
+SPLIT_SIZE = tl.constexpr(SPLIT)
+NOTHING = tl.constexpr(float("-inf"))
 _CHUNK = tl.constexpr(32)  # of a head's numbers, in products with the queries
 
 
 @triton.jit
 def _level(peak):
     """What exponents are taken relative to: the peak, if anything is seen."""
-    return tl.where(peak == _NOTHING, 0.0, peak)
+    return tl.where(peak == NOTHING, 0.0, peak)
 
 
 @triton.jit
-def _fold(out, mass, peak, other_out, other_mass, other_peak):
-    """Two sets of positions as one: weighted values [ROWS, D], masses and peaks [ROWS]."""
+def fold(out, mass, peak, other_out, other_mass, other_peak):
+    """Two sets of positions as one: weighted values [..., ROWS, D], masses and peaks [..., ROWS]."""
     top = tl.maximum(peak, other_peak)
     a, b = tl.exp(peak - _level(top)), tl.exp(other_peak - _level(top))
-    return out * a[:, None] + other_out * b[:, None], mass * a + other_mass * b, top
+    return out * tl.expand_dims(a, -1) + other_out * tl.expand_dims(b, -1), mass * a + other_mass * b, top
 
 
 @triton.jit
-def _split(
-    queries, there, keys, values, table, key_scale, value_scale, slope, position, batch, head, length, start, dim,
+def filled(value, GROUP: tl.constexpr, SHAPE: tl.constexpr):
+    """[ROWS, ...] of a tile, or [GROUP, ROWS, ...] of GROUP tiles that go together."""
+    if GROUP == 0:
+        return tl.full(SHAPE, value, tl.float32)
+    else:
+        return tl.full([GROUP] + SHAPE, value, tl.float32)  # noqa: RUF005  Triton unpacks no list
+
+
+@triton.jit
+def split_of(
+    queries, there, keys, values, table, key_scale, value_scale, slope, position, batch, head, length, start, end, dim,
     pages, page_size, window, softcap, scale,
     k_page, k_slot, k_head, v_page, v_slot, v_head, ks_page, ks_slot, ks_head, vs_page, vs_slot, vs_head,
     PAGED: tl.constexpr, SCALED: tl.constexpr, ALIBI: tl.constexpr, CAPPED: tl.constexpr,
-    D: tl.constexpr, T: tl.constexpr,
+    D: tl.constexpr, T: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """Weighted values [ROWS, D], masses and peaks [ROWS] of the positions start ... start + SPLIT - 1."""
-    out = tl.zeros([ROWS, D], tl.float32)
-    mass = tl.zeros([ROWS], tl.float32)
-    peak = tl.full([ROWS], _NOTHING, tl.float32)
+    """Weighted values [ROWS, D], masses and peaks [ROWS] of the positions start ... start + SPLIT - 1, before end.
+
+    With a GROUP each of these is [GROUP, ...], and batch, head and length, numbers otherwise, are [GROUP, 1]. A sum
+    takes the same course either way: dot products on tensor cores, a mass for each place in a step, added at the end.
+    """
+    out = filled(0.0, GROUP, [ROWS, D])
+    mass = filled(0.0, GROUP, [ROWS, T])
+    peak = filled(NOTHING, GROUP, [ROWS])
     d = tl.arange(0, D)
-    for first in range(start, tl.minimum(start + _SPLIT, length), T):
+    for first in range(start, tl.minimum(start + SPLIT_SIZE, end), T):
         place = first + tl.arange(0, T)
         held = place < length
         page, slot = batch + tl.zeros([T], tl.int64), place.to(tl.int64)
         if PAGED:
             page = tl.load(table + place // page_size, mask=held, other=0).to(tl.int64)
             wrong = held & ((page < 0) | (page >= pages))
-            mass += tl.where(tl.sum(wrong.to(tl.int32), 0) > 0, float("nan"), 0.0)
+            mass += tl.expand_dims(tl.where(wrong, float("nan"), 0.0), -2)
             held &= ~wrong
             slot = (place % page_size).to(tl.int64)
-        seen = held[None, :] & (place[None, :] <= position[:, None])
-        seen &= (window <= 0) | (place[None, :] > position[:, None] - window)
-        held &= tl.max(seen.to(tl.int32), 0) > 0  # what nobody sees may hold anything
-        v_at = values + (page * v_page + slot * v_slot + head * v_head)[:, None] + d[None, :]
-        v = tl.load(v_at, mask=held[:, None] & (d < dim)[None, :], other=0.0).to(tl.float32)
-        score = tl.zeros([ROWS, T], tl.float32)
+        seen = tl.expand_dims(held, -2) & (place <= tl.expand_dims(position, -1))
+        seen &= (window <= 0) | (place > tl.expand_dims(position, -1) - window)
+        held &= tl.max(seen.to(tl.int32), -2) > 0  # what nobody sees may hold anything
+        v_at = values + tl.expand_dims(page * v_page + slot * v_slot + head * v_head, -1) + d
+        v = tl.load(v_at, mask=tl.expand_dims(held, -1) & (d < dim), other=0.0).to(tl.float32)
+        score = filled(0.0, GROUP, [ROWS, T])
         for chunk in range(0, dim, _CHUNK):  # all of the queries' numbers, in each warp, would be too many to hold
             c = chunk + tl.arange(0, _CHUNK)
-            k_at = keys + (page * k_page + slot * k_slot + head * k_head)[:, None] + c[None, :]
-            k = tl.load(k_at, mask=held[:, None] & (c < dim)[None, :], other=0.0).to(tl.float32)
-            q = tl.load(queries + c[None, :], mask=there[:, None] & (c < dim)[None, :], other=0.0)
+            k_at = keys + tl.expand_dims(page * k_page + slot * k_slot + head * k_head, -1) + c
+            k = tl.load(k_at, mask=tl.expand_dims(held, -1) & (c < dim), other=0.0).to(tl.float32)
+            q = tl.load(queries + c, mask=tl.expand_dims(there, -1) & (c < dim), other=0.0)
             score = tl.dot(q, tl.trans(k), score, input_precision="tf32x3")
         score *= scale
         if SCALED:
             of_key = tl.load(key_scale + page * ks_page + slot * ks_slot + head * ks_head, mask=held, other=0.0)
-            score *= of_key[None, :]
+            score *= tl.expand_dims(of_key, -2)
         if CAPPED:
             score = softcap * tanh(score / softcap)
         if ALIBI:
-            score += slope[:, None] * (place[None, :] - position[:, None]).to(tl.float32)
-        score = tl.where(seen, score, _NOTHING)
-        top = tl.maximum(peak, tl.max(score, 1))
+            score += tl.expand_dims(slope, -1) * (place - tl.expand_dims(position, -1)).to(tl.float32)
+        score = tl.where(seen, score, NOTHING)
+        top = tl.maximum(peak, tl.max(score, -1))
         shrink = tl.exp(peak - _level(top))
-        weight = tl.exp(score - _level(top)[:, None])
-        mass = mass * shrink + tl.sum(weight, 1)
+        weight = tl.exp(score - tl.expand_dims(_level(top), -1))
+        mass = mass * tl.expand_dims(shrink, -1) + weight
         if SCALED:
             of_value = tl.load(value_scale + page * vs_page + slot * vs_slot + head * vs_head, mask=held, other=0.0)
-            weight *= of_value[None, :]
-        out = out * shrink[:, None] + tl.dot(weight, v, input_precision="tf32x3")
+            weight *= tl.expand_dims(of_value, -2)
+        out = out * tl.expand_dims(shrink, -1) + tl.dot(weight, v, input_precision="tf32x3")
         peak = top
-    return out, mass, peak
+    return out, row_sum(mass), peak
+
+
+@triton.jit
+def mean_of(out, mass, peak):
+    """The weighted values' mean; 0 where nothing is seen, and NaN where a mass is, of a page that is not there."""
+    nothing = tl.expand_dims(peak == NOTHING, -1)
+    return tl.where(nothing, tl.expand_dims(mass, -1), out / tl.expand_dims(tl.where(mass == 0.0, 1.0, mass), -1))
 
 
 @triton.jit
 def _store(out, mass, peak, outs, lses, at, there, dim, D: tl.constexpr):
     """The mean and the log of the sum, of rows ``at``; 0 and -infinity where nothing is seen."""
     d = tl.arange(0, D)
-    mean = tl.where(peak[:, None] == _NOTHING, mass[:, None], out / tl.where(mass == 0.0, 1.0, mass)[:, None])
-    tl.store(outs + at[:, None] * dim + d[None, :], mean, mask=there[:, None] & (d < dim)[None, :])
+    tl.store(outs + at[:, None] * dim + d[None, :], mean_of(out, mass, peak), mask=there[:, None] & (d < dim)[None, :])
     # a mass that is not a number, of a page that is not there, is kept
-    log = tl.where(mass == 0.0, _NOTHING, _level(peak) + tl.log(tl.where(mass == 0.0, 1.0, mass)))
+    log = tl.where(mass == 0.0, NOTHING, _level(peak) + tl.log(tl.where(mass == 0.0, 1.0, mass)))
     tl.store(lses + at, log, mask=there)
 
 
@@ -126,8 +145,8 @@ def attention_kernel(
     position = length - asked + row // group
     lowest = tl.min(tl.where(there, position, 2147483647), 0)
     highest = tl.max(tl.where(there, position, -1), 0)
-    first = tl.maximum(lowest - window + 1, 0) // _SPLIT if window > 0 else 0
-    last = tl.cdiv(tl.minimum(highest + 1, length), _SPLIT)
+    first = tl.maximum(lowest - window + 1, 0) // SPLIT_SIZE if window > 0 else 0
+    last = tl.cdiv(tl.minimum(highest + 1, length), SPLIT_SIZE)
     d = tl.arange(0, D)
     slope = tl.zeros([ROWS], tl.float32)
     if ALIBI:
@@ -136,24 +155,24 @@ def attention_kernel(
     if FOLDED:
         out = tl.zeros([ROWS, D], tl.float32)
         mass = tl.where(is_length, 0.0, float("nan")) + tl.zeros([ROWS], tl.float32)
-        peak = tl.full([ROWS], _NOTHING, tl.float32)
+        peak = tl.full([ROWS], NOTHING, tl.float32)
         for split in range(first, last):
-            part_out, part_mass, part_peak = _split(
+            part_out, part_mass, part_peak = split_of(
                 queries + at[:, None] * dim, there, keys, values, table, key_scale, value_scale, slope, position,
-                batch, head, length, split * _SPLIT, dim, pages, page_size, window, softcap, scale,
+                batch, head, length, split * SPLIT_SIZE, length, dim, pages, page_size, window, softcap, scale,
                 k_page, k_slot, k_head, v_page, v_slot, v_head, ks_page, ks_slot, ks_head, vs_page, vs_slot, vs_head,
-                PAGED, SCALED, ALIBI, CAPPED, D, T,
+                PAGED, SCALED, ALIBI, CAPPED, D, T, 0,
             )  # fmt: skip
-            out, mass, peak = _fold(out, mass, peak, part_out, part_mass, part_peak)
+            out, mass, peak = fold(out, mass, peak, part_out, part_mass, part_peak)
         _store(out, mass, peak, outs, lses, at, there, dim, D)
     else:
         split = tl.program_id(0) % splits
         if (split >= first) & (split < last):
-            out, mass, peak = _split(
+            out, mass, peak = split_of(
                 queries + at[:, None] * dim, there, keys, values, table, key_scale, value_scale, slope, position,
-                batch, head, length, split * _SPLIT, dim, pages, page_size, window, softcap, scale,
+                batch, head, length, split * SPLIT_SIZE, length, dim, pages, page_size, window, softcap, scale,
                 k_page, k_slot, k_head, v_page, v_slot, v_head, ks_page, ks_slot, ks_head, vs_page, vs_slot, vs_head,
-                PAGED, SCALED, ALIBI, CAPPED, D, T,
+                PAGED, SCALED, ALIBI, CAPPED, D, T, 0,
             )  # fmt: skip
             to = at * splits + split
             tl.store(outs + to[:, None] * dim + d[None, :], out, mask=there[:, None] & (d < dim)[None, :])
@@ -172,18 +191,18 @@ def fold_kernel(
     is_length = (length >= 0) & (length <= room)
     length = tl.where(is_length, length, 0)
     position = length - asked + query
-    first = tl.maximum(position - window + 1, 0) // _SPLIT if window > 0 else 0
-    last = tl.cdiv(tl.minimum(position + 1, length), _SPLIT)
+    first = tl.maximum(position - window + 1, 0) // SPLIT_SIZE if window > 0 else 0
+    last = tl.cdiv(tl.minimum(position + 1, length), SPLIT_SIZE)
     at = batch * asked * heads + tl.program_id(0) + tl.zeros([1], tl.int64)
     d = tl.arange(0, D)
     out = tl.zeros([1, D], tl.float32)
     mass = tl.where(is_length, 0.0, float("nan")) + tl.zeros([1], tl.float32)
-    peak = tl.full([1], _NOTHING, tl.float32)
+    peak = tl.full([1], NOTHING, tl.float32)
     for split in range(first, last):
         part = at * splits + split
         part_out = tl.load(part_outs + part[:, None] * dim + d[None, :], mask=(d < dim)[None, :], other=0.0)
         part_mass, part_peak = tl.load(part_masses + part), tl.load(part_peaks + part)
-        out, mass, peak = _fold(out, mass, peak, part_out, part_mass, part_peak)
+        out, mass, peak = fold(out, mass, peak, part_out, part_mass, part_peak)
     _store(out, mass, peak, outs, lses, at, at >= 0, dim, D)
 
 

@@ -1,4 +1,5 @@
-"""Generation on a GPU: every step the same kernels on the same tensors, captured as a graph and replayed.
+"""Generation on a GPU: every step the same kernels on the same tensors, captured as a graph and replayed, or, of small
+models, many steps in one launch (resident.py).
 
 A *lane* is a row that runs, and has a slot of the cache. Tokens, positions, ends and what was drawn stay on the device;
 the host looks every few steps, takes finished rows away and gives their lanes to rows that wait.
@@ -17,6 +18,7 @@ from gmkern._progress import bar
 from gmkern._validate import bad
 from gmkern.decode.generate.guidance import blend
 from gmkern.decode.generate.job import Job
+from gmkern.decode.generate.resident import Resident, takes
 from gmkern.decode.generate.result import Generation, empty_generation
 from gmkern.decode.generate.triton_kernels import ENDED, FLAWED, IDLE, RUNS, advance
 from gmkern.decode.sample import triton_kernels as sampler
@@ -98,9 +100,11 @@ class Lanes:
         self.history = zeros(count, shape.remembered + most) if shape.remembered else None
         self.drawn = (zeros(count, most), *(zeros(count, most, dtype=torch.float32) for _ in range(3)))
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.resident: Resident | None = None
 
     def open(self, job: Job) -> None:
         """All lanes idle."""
+        self.whole = takes(self.engine, job, self.shape.lanes)
         self.ends.copy_(job.end_tokens)
         self.state.fill_(IDLE)
 
@@ -140,14 +144,20 @@ class Lanes:
                 for held in (self.cache.keys, self.cache.values):
                     held[:, slots[others], :length] = held[:, slots[first], None, :length]
 
-    def advance(self, lanes: int) -> None:
-        """One step of the first ``lanes``: a token for each that runs. Nothing waits for it."""
-        if self.engine.device.type != "cuda":
-            self._step(lanes)
+    def advance(self, lanes: int, steps: int) -> None:
+        """Steps of the first ``lanes``, in each a token for each that runs. Nothing waits for them."""
+        if self.whole:
+            if self.resident is None:
+                self.resident = Resident(self.engine, self.shape.lanes)
+            self.resident.run(self, lanes, steps)
             return
-        if lanes not in self.graphs:
-            self.graphs[lanes] = self._captured(lanes)
-        self.graphs[lanes].replay()
+        for _ in range(steps):
+            if self.engine.device.type != "cuda":
+                self._step(lanes)
+                continue
+            if lanes not in self.graphs:
+                self.graphs[lanes] = self._captured(lanes)
+            self.graphs[lanes].replay()
 
     def _captured(self, lanes: int) -> torch.cuda.CUDAGraph:
         """A step as a graph. A step of idle lanes comes first, which compiles: it writes what the next one will."""
@@ -254,8 +264,7 @@ def run(model: Transformer, job: Job, format: str | None = None) -> Iterator[tup
                 lanes.reorder(order)
                 row, age, active = row[order][:fewer], age[order][:fewer], fewer
             steps = min(_LOOK, job.max_new_tokens - int(age[row >= 0].min()))
-            for _ in range(steps):
-                lanes.advance(active)
+            lanes.advance(active, steps)
             age += steps
             states = lanes.state[:active].cpu()  # here the host waits for the steps
             over = (states > RUNS).nonzero().flatten()

@@ -12,23 +12,19 @@ _RUNS, _ENDED, _CUT, _FLAWED = map(tl.constexpr, (RUNS, ENDED, CUT, FLAWED))
 _LANES = tl.constexpr(64)  # that a program moves
 
 
-@triton.jit(do_not_specialize=["lanes"])
-def advance_kernel(
-    drawn, drawn_logprob, drawn_raw, drawn_kept, ends, state, step, token, position, tokens, logprobs, raws, kepts,
-    history, lanes, room, end_count, most, history_width, history_begin, SIDES: tl.constexpr, REMEMBERS: tl.constexpr,
+@triton.jit
+def move(
+    lane, runs, new, logprob, raw, kept, ends, state, step, token, position, tokens, logprobs, raws, kepts, history,
+    room, end_count, most, history_width, history_begin, SIDES: tl.constexpr, REMEMBERS: tl.constexpr,
 ):  # fmt: skip
-    """Lanes that run, of the first ``lanes`` of ``room``. tokens ... kepts [room, most]; history [room, history_width];
+    """Lanes that run, of ``room``, keep what was drawn. tokens ... kepts [room, most]; history [room, history_width];
     token and position [SIDES, room]."""
-    lane = tl.program_id(0) * _LANES + tl.arange(0, _LANES)
-    runs = lane < lanes
-    runs = runs & (tl.load(state + lane, mask=runs, other=0) == _RUNS)
-    new = tl.load(drawn + lane, mask=runs, other=0)
     now = tl.load(step + lane, mask=runs, other=0)
     at = lane.to(tl.int64) * most + now
     tl.store(tokens + at, new, mask=runs)
-    tl.store(logprobs + at, tl.load(drawn_logprob + lane, mask=runs, other=0.0), mask=runs)
-    tl.store(raws + at, tl.load(drawn_raw + lane, mask=runs, other=0.0), mask=runs)
-    tl.store(kepts + at, tl.load(drawn_kept + lane, mask=runs, other=0.0), mask=runs)
+    tl.store(logprobs + at, logprob, mask=runs)
+    tl.store(raws + at, raw, mask=runs)
+    tl.store(kepts + at, kept, mask=runs)
     if REMEMBERS:
         tl.store(history + lane.to(tl.int64) * history_width + history_begin + now, new, mask=runs)
     ended = lane < 0
@@ -39,11 +35,28 @@ def advance_kernel(
     following = tl.where(flawed, _FLAWED, tl.where(ended, _ENDED, following))
     tl.store(state + lane, following, mask=runs)
     tl.store(step + lane, now + 1, mask=runs)
-    goes_on = runs & (following == _RUNS)  # a lane that has ended stays where it is, and is computed in vain
+    goes_on = runs & (following == _RUNS)  # a lane that has ended stays where it is
     for side in tl.static_range(SIDES):
         here = side * room + lane
         tl.store(token + here, new, mask=goes_on)
         tl.store(position + here, tl.load(position + here, mask=goes_on, other=0) + 1, mask=goes_on)
+
+
+@triton.jit(do_not_specialize=["lanes"])
+def advance_kernel(
+    drawn, drawn_logprob, drawn_raw, drawn_kept, ends, state, step, token, position, tokens, logprobs, raws, kepts,
+    history, lanes, room, end_count, most, history_width, history_begin, SIDES: tl.constexpr, REMEMBERS: tl.constexpr,
+):  # fmt: skip
+    """:func:`move` of those of the first ``lanes`` that run."""
+    lane = tl.program_id(0) * _LANES + tl.arange(0, _LANES)
+    runs = lane < lanes
+    runs = runs & (tl.load(state + lane, mask=runs, other=0) == _RUNS)
+    move(
+        lane, runs, tl.load(drawn + lane, mask=runs, other=0), tl.load(drawn_logprob + lane, mask=runs, other=0.0),
+        tl.load(drawn_raw + lane, mask=runs, other=0.0), tl.load(drawn_kept + lane, mask=runs, other=0.0), ends, state,
+        step, token, position, tokens, logprobs, raws, kepts, history, room, end_count, most, history_width,
+        history_begin, SIDES, REMEMBERS,
+    )  # fmt: skip
 
 
 def advance(

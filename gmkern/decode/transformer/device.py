@@ -15,7 +15,7 @@ from gmkern.decode.transformer.device_weights import DeviceWeights, Layer, Linea
 from gmkern.decode.transformer.module import Transformer
 
 _TOKENS = 1 << 13  # that one call takes, about: enough to fill a GPU, and little memory
-_PLAIN = {"swiglu": "silu", "geglu": "gelu", "geglu_tanh": "gelu_tanh"}  # what a gate passes
+PLAIN = {"swiglu": "silu", "geglu": "gelu", "geglu_tanh": "gelu_tanh"}  # what a gate passes
 
 
 class DeviceCache:
@@ -108,7 +108,7 @@ class DeviceEngine:
         return self._linear(normed, self.weights.head, out, cap=self.config.logit_softcap or 0.0)
 
     def _mlp(self, x: Tensor, layer: Layer, hidden: Tensor) -> None:
-        activation = _PLAIN.get(self.config.activation, self.config.activation)
+        activation = PLAIN.get(self.config.activation, self.config.activation)
         self._linear(x, layer.up, hidden, norm=layer.before_mlp, gate=layer.gate, activation=activation)
 
     def _add(self, x: Tensor, y: Tensor, linear: Linear, after: Norm | None) -> None:

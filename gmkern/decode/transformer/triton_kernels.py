@@ -13,74 +13,13 @@ import triton.language as tl
 from torch import Tensor
 
 from gmkern import _backend
-from gmkern._triton_math import gelu, gelu_tanh, silu, tanh
 from gmkern.decode.transformer.device_weights import Linear, Norm
+from gmkern.decode.transformer.triton_tiles import ROWS, embedded, norm_rows, place_heads, product, put, statistics
 
-ROWS = tl.constexpr(16)  # of a tile: the least that tensor cores take
 WARPS = 4
 STAGES = 4  # blocks of weights on their way
-_HEADS = tl.constexpr(8)  # that a program places
+_HEADS = tl.constexpr(16)  # that a program places
 _WIDE = tl.constexpr(1024)  # numbers of an embedding that a program looks up
-
-
-@triton.jit
-def _statistics(x, there, INPUTS: tl.constexpr, LAYER: tl.constexpr, EPS: tl.constexpr, BLOCK: tl.constexpr):
-    """Means (0 unless LAYER) and 1 / sqrt(mean square about them + EPS), [ROWS], of rows x [ROWS, 1] of pointers."""
-    mean = tl.zeros([ROWS], tl.float32)
-    if LAYER:
-        total = tl.zeros([ROWS, BLOCK], tl.float32)
-        for start in range(0, INPUTS, BLOCK):
-            i = start + tl.arange(0, BLOCK)
-            total += tl.load(x + i[None, :], mask=there[:, None] & (i < INPUTS)[None, :], other=0.0)
-        mean = tl.sum(total, 1) * (1.0 / INPUTS)
-    squares = tl.zeros([ROWS, BLOCK], tl.float32)
-    for start in range(0, INPUTS, BLOCK):
-        i = start + tl.arange(0, BLOCK)
-        inside = there[:, None] & (i < INPUTS)[None, :]
-        away = tl.where(inside, tl.load(x + i[None, :], mask=inside, other=0.0) - mean[:, None], 0.0)
-        squares += away * away
-    root = tl.sqrt_rn(tl.sum(squares, 1) * (1.0 / INPUTS) + EPS)
-    return mean, tl.div_rn(tl.full([ROWS], 1.0, tl.float32), root)
-
-
-@triton.jit
-def _normed(v, mean, scale, weight, bias, i, INPUTS: tl.constexpr, LAYER: tl.constexpr):
-    """Numbers i of normed rows; 0 past INPUTS."""
-    inside = i < INPUTS
-    v = (v - mean[:, None]) * scale[:, None] * tl.load(weight + i, mask=inside, other=0.0)[None, :]
-    if LAYER:
-        v += tl.load(bias + i, mask=inside, other=0.0)[None, :]
-    return v
-
-
-@triton.jit
-def _more(v, w, total, NARROW: tl.constexpr):
-    """total + v [ROWS, I] @ w [I, O]. Bfloat16 and int8 weights meet v's three bfloat16 parts, whose sum is v."""
-    if NARROW:
-        high = v.to(tl.bfloat16)
-        rest = v - high.to(tl.float32)
-        middle = rest.to(tl.bfloat16)
-        low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
-        narrow = w.to(tl.bfloat16)
-        total = tl.dot(low, narrow, total)
-        total = tl.dot(middle, narrow, total)
-        return tl.dot(high, narrow, total)
-    else:
-        return tl.dot(v, w.to(tl.float32), total, input_precision="tf32x3")
-
-
-@triton.jit
-def _activated(x, ACTIVATION: tl.constexpr):
-    if ACTIVATION == "silu":
-        return silu(x)
-    elif ACTIVATION == "gelu":
-        return gelu(x)
-    elif ACTIVATION == "gelu_tanh":
-        return gelu_tanh(x)
-    elif ACTIVATION == "relu":
-        return tl.where(x > 0.0, x, x * 0.0)  # NaN stays
-    else:
-        return x
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -90,48 +29,19 @@ def linear_kernel(
     GATED: tl.constexpr, BIASED: tl.constexpr, SCALED: tl.constexpr, ADDED: tl.constexpr, CAP: tl.constexpr,
     NARROW: tl.constexpr, I: tl.constexpr, O: tl.constexpr,
 ):  # fmt: skip
-    """out [rows, OUTPUTS], or what is ADDED to it: a linear of x [rows, INPUTS], its norm first if NORM names one.
-
-    GATED: act(x gate') * (x weight'); else act(x weight'). CAP > 0: c tanh(y / c).
-    """
+    """out [rows, OUTPUTS], or what is ADDED to it: :func:`product` of x [rows, INPUTS], its norm first."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     there = row < rows
     o = tl.program_id(1) * O + tl.arange(0, O)
-    layer: tl.constexpr = NORM == "layernorm"
     x_at = x + row.to(tl.int64)[:, None] * INPUTS
-    w_at = o.to(tl.int64)[None, :] * INPUTS
+    mean, size = tl.zeros([ROWS], tl.float32), tl.zeros([ROWS], tl.float32)
     if NORM != "none":
-        mean, size = _statistics(x_at, there, INPUTS, layer, EPS, I)
-    total = tl.zeros([ROWS, O], tl.float32)
-    other = tl.zeros([ROWS, O], tl.float32)
-    for start in range(0, INPUTS, I):
-        i = start + tl.arange(0, I)
-        v = tl.load(x_at + i[None, :], mask=there[:, None] & (i < INPUTS)[None, :], other=0.0)
-        if NORM != "none":
-            v = _normed(v, mean, size, norm_weight, norm_bias, i, INPUTS, layer)
-        inside = (o < OUTPUTS)[None, :] & (i < INPUTS)[:, None]
-        total = _more(v, tl.load(weight + w_at + i[:, None], mask=inside, other=0.0), total, NARROW)
-        if GATED:
-            other = _more(v, tl.load(gate + w_at + i[:, None], mask=inside, other=0.0), other, NARROW)
-    if SCALED:
-        total *= tl.load(scale + o, mask=o < OUTPUTS, other=0.0)[None, :]
-    if BIASED:
-        total += tl.load(bias + o, mask=o < OUTPUTS, other=0.0)[None, :]
-    if GATED:
-        if SCALED:
-            other *= tl.load(gate_scale + o, mask=o < OUTPUTS, other=0.0)[None, :]
-        if BIASED:
-            other += tl.load(gate_bias + o, mask=o < OUTPUTS, other=0.0)[None, :]
-        total = _activated(other, ACTIVATION) * total
-    else:
-        total = _activated(total, ACTIVATION)
-    if CAP > 0.0:
-        total = CAP * tanh(total * (1.0 / CAP))
-    at = out + row.to(tl.int64)[:, None] * OUTPUTS + o[None, :]
-    inside = there[:, None] & (o < OUTPUTS)[None, :]
-    if ADDED:
-        total = tl.load(at, mask=inside, other=0.0) + total
-    tl.store(at, total, mask=inside)
+        mean, size = statistics(x_at, there, INPUTS, NORM == "layernorm", EPS, I)
+    total = product(
+        x_at, there, mean, size, norm_weight, norm_bias, weight, bias, scale, gate, gate_bias, gate_scale, o,
+        INPUTS, OUTPUTS, NORM, ACTIVATION, GATED, BIASED, SCALED, CAP, NARROW, I, O,
+    )  # fmt: skip
+    put(out, total, row, there, o, OUTPUTS, ADDED)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -141,17 +51,7 @@ def norm_kernel(
 ):  # fmt: skip
     """out [rows, WIDTH], or what is ADDED to it: x's rows, normed."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    there = row < rows
-    start = row.to(tl.int64)[:, None] * WIDTH
-    mean, size = _statistics(x + start, there, WIDTH, LAYER, EPS, BLOCK)
-    for first in range(0, WIDTH, BLOCK):
-        i = first + tl.arange(0, BLOCK)
-        inside = there[:, None] & (i < WIDTH)[None, :]
-        v = tl.load(x + start + i[None, :], mask=inside, other=0.0)
-        v = _normed(v, mean, size, weight, bias, i, WIDTH, LAYER)
-        if ADDED:
-            v = tl.load(out + start + i[None, :], mask=inside, other=0.0) + v
-        tl.store(out + start + i[None, :], v, mask=inside)
+    norm_rows(x, weight, bias, out, row, row < rows, WIDTH, LAYER, EPS, ADDED, BLOCK)
 
 
 @triton.jit(do_not_specialize=["asked"])
@@ -159,19 +59,9 @@ def embed_kernel(tokens, firsts, table, places, out, asked, WIDTH: tl.constexpr,
     """out [B * asked, WIDTH]: the embedding of each token, and of its position firsts [B] + 0 ... asked - 1."""
     row = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1) * _WIDE + tl.arange(0, _WIDE)
-    x = tl.load(table + tl.load(tokens + row) * WIDTH + i, mask=i < WIDTH, other=0.0).to(tl.float32)
-    if LEARNED:
-        position = tl.load(firsts + row // asked) + row % asked
-        x += tl.load(places + position * WIDTH + i, mask=i < WIDTH, other=0.0).to(tl.float32)
+    position = tl.load(firsts + row // asked).to(tl.int64) + row % asked
+    x = embedded(table, places, tl.load(tokens + row), position, i, i < WIDTH, WIDTH, LEARNED)
     tl.store(out + row * WIDTH + i, x, mask=i < WIDTH)
-
-
-@triton.jit
-def _of_heads(q_norm, k_norm, is_query, d, DIM: tl.constexpr):
-    """The norm's weights d of queries, and of keys."""
-    q = tl.load(q_norm + d, mask=d < DIM, other=0.0)
-    k = tl.load(k_norm + d, mask=d < DIM, other=0.0)
-    return tl.where(is_query[:, None], q[None, :], k[None, :])
 
 
 @triton.jit(do_not_specialize=["asked", "room"])
@@ -180,42 +70,15 @@ def place_kernel(
     HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, DIM: tl.constexpr, TURNED: tl.constexpr, NORMED: tl.constexpr,
     EPS: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
-    """Normed and turned queries [B * asked, HEADS, DIM], and keys and values appended to the caches.
-
-    A row of qkv is the token at position firsts [B] + 0 ... asked - 1 of slots [B]; caches are [slots, room, KEY_HEADS,
-    DIM]. The first TURNED numbers of a head turn in pairs (i, i + TURNED / 2) by turns [room, TURNED]: cosines, sines.
-    """
-    row = tl.program_id(0).to(tl.int64)
-    position = (tl.load(firsts + row // asked) + row % asked).to(tl.int64)
+    """:func:`place_heads` of rows of qkv, the tokens at positions firsts [B] + 0 ... asked - 1 of slots [B]."""
     head = tl.program_id(1) * _HEADS + tl.arange(0, _HEADS)
-    d = tl.arange(0, D)
-    inside = (head < HEADS + 2 * KEY_HEADS)[:, None] & (d < DIM)[None, :]
-    plain = (head >= HEADS + KEY_HEADS)[:, None]  # values
-    half: tl.constexpr = TURNED // 2
-    partner = tl.where(d < half, d + half, tl.where(d < TURNED, d - half, d))
-    at = qkv + (row * (HEADS + 2 * KEY_HEADS) + head.to(tl.int64))[:, None] * DIM
-    x = tl.load(at + d[None, :], mask=inside, other=0.0)
-    y = tl.load(at + partner[None, :], mask=inside, other=0.0)
-    if NORMED:
-        root = tl.sqrt_rn(tl.sum(x * x, 1) * (1.0 / DIM) + EPS)
-        size = tl.div_rn(tl.full([_HEADS], 1.0, tl.float32), root)[:, None]
-        of_x = _of_heads(q_norm, k_norm, head < HEADS, d, DIM)
-        of_y = _of_heads(q_norm, k_norm, head < HEADS, partner, DIM)
-        x, y = tl.where(plain, x, x * size * of_x), y * size * of_y
-    if TURNED > 0:
-        angle = tl.where(d < half, d, d - half)
-        turns_at = turns + position * TURNED + angle
-        cos = tl.load(turns_at, mask=d < TURNED, other=1.0)[None, :]
-        sin = tl.load(turns_at + half, mask=d < TURNED, other=0.0)[None, :]
-        turned = tl.where((d < half)[None, :], x * cos - y * sin, x * cos + y * sin)
-        x = tl.where(plain | (d >= TURNED)[None, :], x, turned)
-    to_query = queries + (row * HEADS + head.to(tl.int64))[:, None] * DIM + d[None, :]
-    tl.store(to_query, x, mask=inside & (head < HEADS)[:, None])
+    row = tl.program_id(0).to(tl.int64) + tl.zeros([1, 1], tl.int64)
+    position = tl.load(firsts + row // asked).to(tl.int64) + row % asked
     slot = tl.load(slots + row // asked).to(tl.int64)
-    start = (slot * room + position) * KEY_HEADS - HEADS
-    to_key = (start + head.to(tl.int64))[:, None] * DIM + d[None, :]
-    tl.store(keys + to_key, x.to(keys.dtype.element_ty), mask=inside & ((head >= HEADS)[:, None] & ~plain))
-    tl.store(values + to_key - KEY_HEADS * DIM, x.to(values.dtype.element_ty), mask=inside & plain)
+    place_heads(
+        qkv, q_norm, k_norm, turns, queries, keys, values, row, position, slot, head, head < HEADS + 2 * KEY_HEADS,
+        room, HEADS, KEY_HEADS, DIM, TURNED, NORMED, EPS, D,
+    )  # fmt: skip
 
 
 def blocks(inputs: int, outputs: int, size: int) -> dict[str, int]:
