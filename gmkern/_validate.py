@@ -129,7 +129,7 @@ def device(name: str, value: Any) -> torch.device:
     """``value`` as a device that holds numbers."""
     try:
         found = torch.device(value)
-    except (TypeError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError):
         raise bad(name, describe(value), "a device, such as 'cpu' or 'cuda:0'") from None
     if found.type == "meta":
         raise bad(name, "meta", "a device that holds numbers")
@@ -175,7 +175,10 @@ def no_tangents(op: str, *tensors: Tensor) -> None:
 
 
 def _per_row(name: str, value: Tensor, device: torch.device, rows: int | None) -> Tensor:
+    """[] or [rows]; one value for some other number of rows is []."""
     value = tensor(name, value, ndim=(0, 1), dtypes=(torch.int64, torch.int32), device=device)
     if value.ndim == 1 and rows is not None and value.shape[0] not in (1, rows):
         raise bad(name, value, f"one value or shape [{rows}]")
+    if value.ndim == 1 and rows is not None and value.shape[0] != rows:
+        value = value[0]
     return value.to(torch.int64).contiguous()

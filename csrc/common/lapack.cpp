@@ -1,6 +1,6 @@
-// LAPACK, through PyTorch: one call takes seconds for a large matrix, and cannot be stopped. So where Python wishes to be
-// heard it runs in a thread of its own, which knows no Python, while this one waits and hears. Where a handler raises, the
-// wait ends; the thread runs to the end of its call, and what it found is freed.
+// LAPACK, through PyTorch: one call takes seconds for a large matrix, and cannot be stopped. So where Python wishes to
+// be heard it runs in a thread of its own, which knows no Python, while this one waits and hears. Where a handler
+// raises, the wait ends; the thread runs to the end of its call, and what it found is freed.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 

@@ -173,8 +173,9 @@ class RBM(nn.Module):
         batch = _validate.integer("batch_size", batch_size, low=1)
         width = _validate.integer("chains", chains, low=1)
         sweeps = _validate.integer("gibbs_steps", gibbs_steps, low=1)
-        rate = _validate.number("learning_rate", learning_rate, above=0.0)
-        decay = _validate.number("weight_decay", weight_decay, low=0.0)
+        largest = torch.finfo(self.weight.dtype).max
+        rate = _validate.number("learning_rate", learning_rate, above=0.0, high=largest)
+        decay = _validate.number("weight_decay", weight_decay, low=0.0, high=largest)
         key = _validate.integer("seed", seed)
         updates = count * -(-len(rows) // batch)
         groups: list[dict[str, Any]] = [{"params": [self.weight], "weight_decay": decay}]

@@ -134,4 +134,6 @@ def _effective_number(values: Tensor, q: float, smallest: float) -> float:
         return 1 / float(values.max())
     if q == 1:
         return math.exp(-float(torch.xlogy(values, values).sum()))
-    return math.exp(math.log(float(values.pow(q).sum())) / (1 - q))
+    largest = float(values.max())  # whose power may vanish
+    rest = float((values / largest).pow(q).sum())
+    return math.exp(q / (1 - q) * math.log(largest) + math.log(rest) / (1 - q))

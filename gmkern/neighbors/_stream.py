@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +21,8 @@ def is_streamed(references: Any) -> bool:
     """Whether references come in chunks: a memory map, or an iterable that is neither a tensor nor an array."""
     if isinstance(references, np.memmap):
         return True
-    return isinstance(references, Iterable) and not isinstance(references, (Tensor, np.ndarray, str, bytes))
+    others = Tensor, np.ndarray, str, bytes, Mapping, Set  # nor anything else that is not in an order of its own
+    return isinstance(references, Iterable) and not isinstance(references, others)
 
 
 def queries(value: Any, dtypes: tuple[torch.dtype, ...]) -> Tensor:

@@ -115,6 +115,11 @@ def test_opcheck():
     torch.library.opcheck(ops.gibbs_chain.default, (*weights, *chain))
 
 
+def test_a_rate_that_the_weights_cannot_hold_is_named():
+    with pytest.raises(ValueError, match=r"learning_rate: got 1e\+300; takes a finite number <= 3.4"):
+        machine().fit(torch.zeros(2, 4), learning_rate=1e300, epochs=1, seed=0)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [

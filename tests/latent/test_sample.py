@@ -146,6 +146,10 @@ def test_a_sample_is_the_same_alone_and_in_any_batch(monkeypatch):
         torch.set_num_threads(2)
         assert torch.equal(latent.sample(decoder, 301, seed=3, sample_ids=ids), many)
         torch.set_num_threads(1)
+        one = torch.tensor([3])  # a seed for all rows
+        assert torch.equal(latent.sample(decoder, 301, seed=one, sample_ids=ids, batch_size=100), many)
+        in_pytorch = latent.sample(decoder, 301, seed=one, sample_ids=ids, batch_size=100, backend="reference")
+        assert in_pytorch.shape == many.shape
         monkeypatch.setattr(sys.modules["gmkern.latent.sample.api"], "_SLICE", 77)
         assert torch.equal(latent.sample(decoder, 301, seed=3, sample_ids=ids), many)
         seeds = torch.where(torch.arange(301) < 100, 3, 4)

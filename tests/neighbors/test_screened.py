@@ -84,7 +84,7 @@ def test_every_instruction_set_screens_alike(isa: str) -> None:
             assert all(map(torch.equal, got, want))
 
 
-@pytest.mark.parametrize("k", [3, 210])
+@pytest.mark.parametrize("k", [3, pytest.param(210, marks=pytest.mark.endless)])
 @pytest.mark.parametrize("method", [SCREENED, WORDS], ids=["bytes", "words"])
 def test_within_one_set_pairs_tell_both(threads, method: int, k: int) -> None:
     # Wide and many enough for parts that meet each other. At k = 210 their lists take more than one slab (by words 726

@@ -62,8 +62,9 @@ def test_count_within(strict: bool, tmp_path: Path) -> None:
             got = count_within(x, source, **given, strict=strict)
             assert torch.equal(got, count_within(x, y, **given, strict=strict))
     for per in ("query", "reference"):
-        got = count_within(y, blocks(y), radii, per=per, strict=strict, exclude_self=True)
-        assert torch.equal(got, count_within(y, y, radii, per=per, strict=strict, exclude_self=True))
+        for z in (y, y.flip(0)):  # reference i is query i, wherever it lies
+            got = count_within(z, blocks(y), radii, per=per, strict=strict, exclude_self=True)
+            assert torch.equal(got, count_within(z, y, radii, per=per, strict=strict, exclude_self=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
@@ -119,6 +120,7 @@ def test_bad_input() -> None:
         (lambda: knn(x, wrong_width, 2), ValueError, "^references: block 1: .*3"),
         (lambda: knn(x, wrong_dtype, 2), TypeError, "^references: block 2: .*float32"),
         (lambda: knn(x, [y, "text"], 2), TypeError, "^references: block 1: "),
+        (lambda: knn(x, {}, 2), TypeError, "^references: got {}"),
         (lambda: knn(x, iter(()), 2), ValueError, "^k: got 2; .*there are 0 references"),
         (lambda: knn(x, [y], 201), ValueError, "^k: got 201"),
         (lambda: knn(x, blocks(nan), 2), ValueError, r"^references: got nan at \[150, 2\]"),

@@ -54,6 +54,7 @@ def test_empty_batches(n):
         ({"n": (1 << 32) + 1}, ValueError, "n: got 4294967297"),
         ({"stream": -1}, ValueError, "stream: got -1"),
         ({"stream": 1 << 31}, ValueError, "stream: got 2147483648"),
+        ({"device": 2**70}, ValueError, "device: got 1180591620717411303424"),
         ({"dtype": torch.float16}, TypeError, "dtype: got torch.float16"),
         ({"backend": "gpu"}, ValueError, "backend: got 'gpu'"),
         ({"backend": "cuda"}, ValueError, "random.normal: backend 'cuda' cannot serve"),

@@ -99,7 +99,7 @@ def laid_out(draw: Draw, x: Tensor, *, arrays: bool = True) -> Any:
 _WRONG = [
     None, "text", b"", -1, 0, 1, 3, 2**70, -(2**63),
     1.5, -0.5, 1e300, math.nan, math.inf, True, 1j, [], [0, -1], ["a"], {},
-    object, torch.device("cpu"), torch.float16,
+    object(), torch.device("cpu"), torch.float16,
 ]  # fmt: skip
 _SPOILED = (
     "wider", "narrower", "integers", "bools", "complex", "meta", "one more", "one fewer", "one axis more", "flat",

@@ -61,6 +61,8 @@ def by_reference(function: Any) -> Any:
             given["references"] = torch.cat(references.blocks)
         elif isinstance(references, np.memmap):
             given["references"] = np.array(references)
+        elif isinstance(references, list) and not references:  # of no blocks
+            given["references"] = given["queries"][:0]
         return function(**given | {"backend": "reference"})
 
     return answer

@@ -78,7 +78,7 @@ def test_context_draw(draw: Draw) -> dict[str, Any]:
     return given | {"train": laid_out(draw, points)} | keys(draw, given["n"])
 
 
-@fuzz("context.sample", rounding=64 * tolerance(torch.float32, 8), keep=("model",))
+@fuzz("context.sample", rounding=64 * tolerance(torch.float32, 8), keep=("model",), also=("points", "noise"))
 def test_context_sample(draw: Draw) -> dict[str, Any]:
     """A set transformer, with and without noise."""
     given = train(draw) | {"n": draw(st.integers(1, 9))}

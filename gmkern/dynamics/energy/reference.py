@@ -70,6 +70,7 @@ def energy_and_forces(
             inside = pairs & ~(r2 >= p[4].detach() * p[4].detach())  # a NaN distance stays in
             square = torch.where(inside, r2, torch.ones_like(r2))
             pair_energy, pull = _spline(p, terms[at + 1][1], square) if kind == LEARNED else _pair(kind, p, square)
+            pair_energy = torch.where(square == 0, torch.nan, pair_energy)  # without a direction, as their forces
             energy = energy + 0.5 * torch.where(inside, pair_energy - p[5], zero).sum((1, 2))
             forces = forces + (torch.where(inside, pull, zero)[..., None] * d).sum(2)
     return energy, forces

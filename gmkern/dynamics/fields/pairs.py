@@ -234,7 +234,7 @@ class Coulomb(_CutPair):
 
 @dataclass(frozen=True, eq=False)
 class SoftSphere(Term):
-    """epsilon / exponent (1 - r / sigma)^exponent for r < sigma: spheres that resist overlap, finite at r = 0.
+    """epsilon / exponent (1 - r / sigma)^exponent for r < sigma: spheres that resist overlap, finite as r goes to 0.
 
     Parameters
     ----------

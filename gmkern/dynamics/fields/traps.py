@@ -45,10 +45,12 @@ class Harmonic(Term):
     def __post_init__(self) -> None:
         check("k", self.k, tables=False)
         try:
-            center = torch.as_tensor(self.center)
+            center = _validate.tensor("center", torch.as_tensor(self.center), ndim=(0, 1, 2))
         except (TypeError, ValueError, RuntimeError) as error:
+            if str(error).startswith("center: "):
+                raise
             raise _validate.bad("center", self.center, "a finite number, or D of them", error=TypeError) from error
-        if center.ndim > 2 or center.is_complex() or not bool(torch.isfinite(center).all()):
+        if not bool(torch.isfinite(center).all()):
             raise _validate.bad("center", self.center, "a finite number, D of them, or [T, D]")
 
     def parameters_in(self, dim: int, device: torch.device) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gmkern import _backend, _validate
@@ -91,6 +92,7 @@ def neighbor_list(
     skin = _validate.number("skin", skin, low=0.0)
     if not isinstance(half, bool):
         raise _validate.bad("half", half, "True or False", error=TypeError)
+    reach = _validate.number("cutoff", cutoff + skin)
     if capacity is not None:
         capacity = _validate.integer("capacity", capacity, low=0)
     x = positions_of(positions)
@@ -104,8 +106,11 @@ def neighbor_list(
         raise _validate.bad("positions", x, "1, 2 or 3 dimensions")
     _validate.no_tangents("neighbor_list", x)
     op = reference.neighbor_list if chosen == "reference" else ops.neighbor_list
+    cells, fractions, repeats = lattice_of(cell, pbc, systems, x.device)
+    if x.device.type == "cpu" and not bool((fractions.norm(dim=2) * torch.tensor(repeats) * reach < 1 << 20).all()):
+        raise _validate.bad("cutoff", repr(cutoff), "one that spans, with skin, fewer than 2^20 boxes")
     distance, vector, i, j, shift, row_ptr = op(
-        systems.flat(x), systems.ptr, *lattice_of(cell, pbc, systems, x.device), cutoff + skin, half,
+        systems.flat(x), systems.ptr, cells, fractions, repeats, reach, half,
         -1 if capacity is None else capacity,
     )  # fmt: skip
     found = int(row_ptr[-1])

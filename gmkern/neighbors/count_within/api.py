@@ -131,7 +131,13 @@ def _streamed(
 
     def search(y: Tensor, first: int) -> Tensor:
         held = _stream.rows_of("radii", bounds, first, y.shape[1]) if per_reference else bounds
-        return _count(x, y, held, per_reference, strict, False, backend)[0]
+        found = _count(x, y, held, per_reference, strict, False, backend)[0]
+        if exclude_self:  # reference i is query i: each such pair, a search of its own, is taken away again
+            at = slice(first, min(first + y.shape[1], n))
+            its, mine = y[0, : len(x[0, at]), None], x[0, at, None]
+            radius = held[0, : len(mine), None] if per_reference else bounds[0, at, None]
+            found[at] -= _count(mine, its, radius.contiguous(), per_reference, strict, False, backend)[:, 0]
+        return found
 
     counts = torch.zeros(n, dtype=torch.int64, device=x.device)
     total = 0
@@ -141,5 +147,4 @@ def _streamed(
     _stream.check_self(exclude_self, n, total)
     if per_reference:
         _stream.check_all_used("radii", bounds, total)
-    # A query is at distance exactly 0 from itself.
-    return counts - (bounds > 0 if strict else bounds >= 0).squeeze(0).to(torch.int64) if exclude_self else counts
+    return counts
