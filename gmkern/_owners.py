@@ -41,7 +41,13 @@ OWNERS: tuple[Owner, ...] = (
         "tiles of differences, each pair a term; gradients by a pass a side",
     ),
     Owner("neighbors.log_kernel_sum", "cpu", "triton", ("kernel_sum", "kernel_sum_backward"), "as above"),
-    Owner("classical.RBM.sample", "cpu", "reference", ("gibbs_chain",), "no GPU kernel yet: sweeps in PyTorch there"),
+    Owner(
+        "classical.RBM.sample",
+        "cpu",
+        "triton",
+        ("gibbs_chain",),
+        "products of tiles with their draws: all sweeps in one launch, or a launch a layer",
+    ),
     Owner("context.draw", "cpu", "triton", ("draw_sets",), "a shuffle in registers and a gather: one launch"),
     Owner("decode.attention", "cpu", "triton", ("attention",), "tiles of products, which Triton gives to tensor cores"),
     Owner(

@@ -1,4 +1,4 @@
-"""Networks from noise to a sample: no intermediate reaches memory."""
+"""Networks from noise to a sample, and a machine's chains: no intermediate reaches memory."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import copy
 import itertools
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gmkern import latent
+from gmkern.classical import RBM
 from gpu_cases.case import Case, with_gradient
 
 _WIDTHS = (32, 128, 128, 64)
@@ -69,4 +71,37 @@ def backward(device: torch.device, tiny: bool) -> Case:
     )
 
 
-CASES = {"latent.sample": network, "latent.sample backward": backward}
+def sweeps(device: torch.device, tiny: bool) -> Case:
+    """Gibbs chains of a machine of the size of MNIST, as persistent contrastive divergence runs them."""
+    chains, visible, hidden, steps = (5, 20, 10, 3) if tiny else (256, 784, 500, 100)
+    machine = RBM(visible, hidden, seed=2).to(device).requires_grad_(False)
+    for parameter in machine.parameters():
+        parameter.normal_(0.0, 0.1)
+    seed, ids = torch.tensor(7, device=device), torch.arange(chains, device=device)
+    start = (torch.rand(chains, visible, device=device) < 0.5).float()
+
+    def check() -> None:
+        ours = machine.sample(chains, steps=1, seed=7)
+        truth = copy.deepcopy(machine).cpu().sample(chains, steps=1, seed=7, backend="reference")
+        # a uniform falls within a probability's rounding, some 1e-5, less often than that
+        assert (ours.cpu() != truth).float().mean() < 1e-3, "units differ from the reference"
+
+    def eager() -> Tensor:
+        v, w = start, machine.weight
+        for _ in range(steps):
+            h = torch.bernoulli(torch.sigmoid(F.linear(v, w, machine.hidden_bias)))
+            v = torch.bernoulli(torch.sigmoid(F.linear(h, w.t(), machine.visible_bias)))
+        return v
+
+    return Case(
+        f"{chains} chains of {visible} x {hidden}, {steps} sweeps, fp32",
+        lambda: machine.sample(chains, steps=steps, seed=seed, sample_ids=ids),
+        check,
+        {"eager PyTorch, torch.bernoulli": eager},
+        flop=4.0 * chains * visible * hidden * steps,
+        work=chains * steps,
+        unit="sweeps",
+    )
+
+
+CASES = {"latent.sample": network, "latent.sample backward": backward, "classical.RBM.sample": sweeps}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from gmkern.random.api import SampleIds, uniform
 from gmkern.random.streams import INITIAL
 
 _SLICE = 1 << 26  # multiply-adds of a unit's sum, all chains together, in a call of the kernel: well under a second
+_SLICE_OF_GPU = 1 << 36
 _MOST = 24  # units that are enumerated
 
 
@@ -93,7 +95,7 @@ class RBM(nn.Module):
         initial : [n, visible] of zeros and ones, where chains begin; fair coins unless given.
         start_step : steps that these chains have taken before: a chain cut in two is the chain in one.
         progress : draw a progress bar on a terminal's standard error.
-        backend : None, "cpu" (C++) or "reference" (plain PyTorch, any device).
+        backend : None, "cpu" (C++), "triton" (CUDA) or "reference" (plain PyTorch, any device).
 
         Returns
         -------
@@ -107,8 +109,9 @@ class RBM(nn.Module):
         -----
         All steps of all chains run in compiled code, in slices. At step t a hidden unit j is 1 where the uniform of
         (seed, ``GIBBS``, id, step 2t, element j) is below its probability, then visible units with step 2t + 1. A
-        chain does not depend on the chains beside it or on threads; across instruction sets the probabilities may
-        differ in the last bits, and then, rarely, a unit and what follows.
+        chain does not depend on the chains beside it or on threads; across instruction sets and devices the
+        probabilities may differ in the last bits, and then, rarely, a unit and what follows. On a GPU nothing
+        synchronises, and a CUDA graph may hold the call, where the seed is a tensor there and chains begin with coins.
         """
         rows = _validate.integer("n", n, low=0)
         most = (1 << 31) - 1
@@ -123,15 +126,26 @@ class RBM(nn.Module):
         else:
             visible = self._units("initial", initial, rows)
         why_not = None if dtype == torch.float32 else f"takes float32 parameters, got {dtype}"
-        candidates = [("cpu", _backend.on_cpu(device) or why_not), ("reference", None)]
+        candidates = [
+            ("cpu", _backend.on_cpu(device) or why_not),
+            ("triton", _backend.on_triton(device) or why_not),
+            ("reference", None),
+        ]
         chosen = _backend.choose("classical.RBM.sample", backend, candidates)
-        chain = ops.gibbs_chain if chosen == "cpu" else reference.gibbs_chain
+        chain: Callable[..., tuple[Tensor, Tensor]] = ops.gibbs_chain
+        if chosen == "reference":
+            chain = reference.gibbs_chain
+        elif chosen == "triton" and device.type == "cpu":
+            from gmkern.classical.gibbs import triton_kernels  # in the interpreter
+
+            chain = triton_kernels.gibbs_chain
         parameters = (self.weight.contiguous(), self.visible_bias.contiguous(), self.hidden_bias.contiguous())
-        length = max(1, _SLICE // max(1, rows * self.weight.numel()))
+        slices = _SLICE if device.type == "cpu" else _SLICE_OF_GPU
+        length = max(1, slices // max(1, rows * self.weight.numel()))
         with _progress.bar(progress, "sample", count) as show:
             for first in range(0, count, length):
                 here = min(length, count - first)
-                begin = torch.tensor(start + first, device=device)
+                begin = torch.full((), start + first, device=device)  # filled there: a copy would wait for the device
                 visible, _ = chain(*parameters, visible.contiguous(), key, ids, begin, here)
                 show(first + here)
         return visible

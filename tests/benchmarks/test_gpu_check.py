@@ -40,7 +40,7 @@ MARKS = {
     ("dynamics.simulate one system", 1e5, RATE),
     ("dynamics.EGNN", 4.0, "eager PyTorch"),
 }
-LATER = {"classical.RBM.sample", "dynamics.neighbor_list"}
+LATER = {"dynamics.neighbor_list"}
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gmkern
+from gmkern.classical import RBM
 from gmkern.context.draw import triton_kernels as draw_kernels
 from gmkern.decode.attention import triton_kernels as attention_kernels
 from gmkern.decode.sample import SamplingParams
@@ -107,6 +108,11 @@ def messages():
     egnn_adjoint.egnn_layer_backward(*given, egnn_kernels.egnn_layer(*given)[2], x, h, True)
 
 
+def swept():
+    rbm = RBM(6, 300)
+    rbm.sample(5, steps=2, seed=SEED, sample_ids=IDS, backend="triton")
+
+
 WEIGHTS = [torch.randn(20, 6), torch.randn(3, 20)], [torch.randn(20), torch.randn(3)]
 CALLS = {
     "noise": lambda: noise_kernels.noise(SEED, IDS, SEED, 9, 0, 2, False),
@@ -119,6 +125,7 @@ CALLS = {
     "kernel sums, backward": summed_back,
     "pulls of edges": pulled,
     "messages, and back": messages,
+    "sweeps": swept,
 }
 FLAGGED = {
     "knn": lambda: knn_kernels.knn(*points(5, 40), 3, 0, False, 0, 1),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,3 +25,10 @@ def _(
     steps: int,
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(visible), visible.new_empty((visible.shape[0], weight.shape[0]))
+
+
+@torch.library.register_kernel("gmkern::gibbs_chain", "cuda")
+def _(*args: Any) -> tuple[Tensor, Tensor]:
+    from gmkern.classical.gibbs import triton_kernels  # Triton is optional, and slow to import
+
+    return triton_kernels.gibbs_chain(*args)
