@@ -99,7 +99,7 @@ OWNERS: tuple[Owner, ...] = (
         "cpu",
         "cuda",
         ("simulate", "euler_maruyama_step"),
-        "a block a system, all steps in one launch, the state in shared memory; a warp an atom of a large system",
+        "a block a system, all steps in one launch, the state in shared memory; large ones a warp an atom, by lists",
     ),
     Owner(
         "dynamics.path_log_prob",

@@ -5,7 +5,7 @@
 
 #include "common/cuda_tensor.h"
 #include "dynamics/batch.h"
-#include "dynamics/field_cuda.h"
+#include "dynamics/near_cuda.h"
 
 namespace gm {
 
@@ -56,6 +56,27 @@ inline CudaBatch cuda_batch(const char* op, const Tensor& positions, const Tenso
     Tensor ready = torch::stable::new_empty(p.parameters, {bytes / 8});
     f.ready = static_cast<char*>(ready.mutable_data_ptr());
     return {f, ready, fp64, device, current_stream(op, device), systems, atoms, dim};
+}
+
+// Lists for the systems of `fewest` to `most` atoms, `most` being the largest system's; none where they are of no use.
+inline Tensor room_for_lists(CudaNear& near, const CudaBatch& b, const int64_t* system_ptr, int64_t fewest,
+                             int64_t most, double skin) {
+    CudaCells& c = near.cells;
+    c.fp64 = b.fp64;
+    c.stream = b.stream;
+    c.systems = b.systems;
+    c.atoms = b.atoms;
+    c.dim = b.dim;
+    c.fewest = fewest;
+    c.most = most;
+    c.system_ptr = system_ptr;
+    c.boxes = b.field.boxes;
+    c.cell = b.field.cell;
+    c.inverse = b.field.inverse;
+    c.skin = skin;
+    Tensor room = torch::stable::new_empty(b.ready, {may_list(b.field, most) ? lay_out(near, nullptr) / 8 : 0});
+    if (room.numel() > 0) lay_out(near, static_cast<char*>(room.mutable_data_ptr()));
+    return room;
 }
 
 }  // namespace gm

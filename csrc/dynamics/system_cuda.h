@@ -8,13 +8,12 @@
 #include "dynamics/box.h"
 #include "dynamics/field_cuda.h"
 #include "dynamics/learned.h"
+#include "dynamics/warp_cuda.h"
 
 namespace gm {
 namespace {
 
 enum class Want { forces, forces_and_energy, adjoint };
-
-constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 
 // The terms of a potential, sorted: one thread reads them into shared memory.
 template <class R>
@@ -93,6 +92,13 @@ __device__ R dot(const Vector<R, D>& a, const Vector<R, D>& b) {
     return sum;
 }
 
+// What a pair adds to the sums of its atom i: pull * along to the force, or to an adjoint's gradient.
+template <class R, int D>
+struct PairShare {
+    R pull, energy;
+    Vector<R, D> along;
+};
+
 // What one thread has summed of an atom. A pair's energy is counted at both its ends, all else once.
 template <class R, int D>
 struct AtomSums {
@@ -104,6 +110,11 @@ struct AtomSums {
         pairs = R(0);
         rest = 0.0;
     }
+    template <Want want>
+    __device__ void add(const PairShare<R, D>& p) {
+        for (int d = 0; d < D; ++d) force[d] = fma(p.pull, p.along.c[d], force[d]);
+        if (want == Want::forces_and_energy) pairs += p.energy;
+    }
     __device__ double energy() const { return 0.5 * static_cast<double>(pairs) + rest; }
     __device__ void join(int group) {
         for (int half = group / 2; half > 0; half /= 2)
@@ -111,13 +122,16 @@ struct AtomSums {
     }
 };
 
+// Whether the pair is within a cutoff; without one, what it adds is 0.
 // kAny: types, learnt terms and bonds; without it the loop over pairs asks after none.
 template <Want want, bool kAny, class R, int D>
-__device__ void add_pair(const CudaSystem<R, D>& s, int i, int j, AtomSums<R, D>& sums) {
+__device__ bool share_of(const CudaSystem<R, D>& s, int i, int j, PairShare<R, D>& to) {
     constexpr bool kEnergy = want == Want::forces_and_energy, kSlope = want == Want::adjoint;
     const Vector<R, D> r = s.between(i, j);
     const R r2 = squared(r), inverse_r2 = R(1) / r2;
     R pull = 0, slope = 0;
+    bool near = false;
+    to.energy = R(0);
     for (int t = 0; t < s.terms.pairs; ++t) {
         const PairTerm<R>* term = &s.terms.pair[t];
         if (kAny && s.terms.table[t] != nullptr) term = s.terms.table[t] + s.types[i] * s.terms.side + s.types[j];
@@ -125,18 +139,63 @@ __device__ void add_pair(const CudaSystem<R, D>& s, int i, int j, AtomSums<R, D>
         const PairValues<R> v = kAny && term->kind == kLearned
                                     ? learned_values<kEnergy, kSlope>(*term, s.terms.nodes[t], r2, inverse_r2)
                                     : pair_values<kEnergy, kSlope>(term->kind, term->exponent, *term, r2, inverse_r2);
+        near = true;
         pull += v.pull;
-        if (kEnergy) sums.pairs += v.energy;
+        if (kEnergy) to.energy += v.energy;
         if (kSlope) slope += v.slope;
     }
-    if (!kSlope) {
-        for (int d = 0; d < D; ++d) sums.force[d] = fma(pull, r.c[d], sums.force[d]);
-        return;
-    }
+    to.pull = pull;
+    to.along = r;
+    if (!kSlope) return near;
     const Vector<R, D> du = s.apart(s.u, i, j);
     const R along = dot(r, du), by = fma(along + along, slope, -(static_cast<R>(s.by_energy) * pull));
-    for (int d = 0; d < D; ++d) sums.force[d] += fma(by, r.c[d], pull * du.c[d]);
+    to.pull = R(1);
+    for (int d = 0; d < D; ++d) to.along.c[d] = fma(by, r.c[d], pull * du.c[d]);
+    return near;
 }
+
+// Where the sums over an atom's pairs come from: thread g of a group takes the atoms j = g, g + group, ...
+struct AllPairs {
+    template <Want want, bool kAny, class R, int D>
+    __device__ void add(const CudaSystem<R, D>& s, int i, int g, int group, AtomSums<R, D>& sums) const {
+        if (i >= s.count || s.terms.pairs == 0) return;
+        PairShare<R, D> share;
+        for (int j = g; j < s.count; j += group) {
+            if (j == i) continue;
+            share_of<want, kAny>(s, i, j, share);
+            sums.template add<want>(share);
+        }
+    }
+};
+// The same sums to the bit from a list that rises and has every pair within a cutoff: the threads look at the next so
+// many of the list, and each then adds, in their order, those that it would have met among all. A warp's groups come
+// together; without a list, count -1, an atom goes by all pairs.
+template <class R, int D>
+struct ListedPairs {
+    const int32_t* list;
+    int count;
+    PairShare<R, D>* shares;  // shared memory, [group]
+
+    template <Want want, bool kAny>
+    __device__ void add(const CudaSystem<R, D>& s, int i, int g, int group, AtomSums<R, D>& sums) const {
+        const int before = static_cast<int>(threadIdx.x % 32) - g;
+        const unsigned all = group == 32 ? kAllLanes : (1u << group) - 1u;
+        for (int first = 0; __ballot_sync(kAllLanes, first < count) != 0; first += group) {
+            const bool there = first + g < count;
+            const int j = there ? list[first + g] : 0;
+            const bool near = there && share_of<want, kAny>(s, i, j, shares[g]);
+            unsigned mine = __ballot_sync(kAllLanes, near) >> before & all;
+            for (int bit = 1; bit < group; bit *= 2) {
+                const unsigned odd = __ballot_sync(kAllLanes, (j & bit) != 0) >> before;
+                mine &= (g & bit) != 0 ? odd : ~odd;
+            }
+            __syncwarp();
+            for (; mine != 0; mine &= mine - 1) sums.template add<want>(shares[__ffs(mine) - 1]);
+            __syncwarp();
+        }
+        if (count < 0) AllPairs().add<want, kAny>(s, i, g, group, sums);
+    }
+};
 
 // A bond's vector, its squared length and length / r (0 for a spring, whatever r is), in double.
 template <int D>
@@ -210,17 +269,13 @@ __device__ void add_trap(const CudaSystem<R, D>& s, int trap, int i, bool counts
 
 // The sums of atom i: its force joined, and the same in all threads of the group, its energy still in parts. i may lie
 // beyond the system, so that all of a warp's threads join.
-template <Want want, bool kAny, class R, int D>
-__device__ AtomSums<R, D> atom_sums(const CudaSystem<R, D>& s, int i, int g, int group) {
+template <Want want, bool kAny, class R, int D, class Pairs = AllPairs>
+__device__ AtomSums<R, D> atom_sums(const CudaSystem<R, D>& s, int i, int g, int group, const Pairs& pairs = {}) {
     AtomSums<R, D> sums;
     sums.clear();
-    if (i < s.count) {
-        if (s.terms.pairs > 0)
-            for (int j = g; j < s.count; j += group)
-                if (j != i) add_pair<want, kAny>(s, i, j, sums);
-        if (kAny)
-            for (int c = 0; c < s.terms.chains; ++c) add_bonds<want>(s, c, i, g, group, sums);
-    }
+    pairs.template add<want, kAny>(s, i, g, group, sums);
+    if (kAny && i < s.count)
+        for (int c = 0; c < s.terms.chains; ++c) add_bonds<want>(s, c, i, g, group, sums);
     sums.join(group);
     if (i < s.count)
         for (int t = 0; t < s.terms.traps; ++t) add_trap<want>(s, t, i, g == 0, sums);

@@ -24,7 +24,7 @@ Tensor filled(const Tensor& like, std::initializer_list<int64_t> shape) {
 // A call with what both ops have: NaN is given where no valid system writes.
 struct Call {
     CudaTrajectory a;
-    Tensor constants, log_probs, room, squares, energies;
+    Tensor constants, log_probs, room, squares, energies, near;
 };
 Call call_of(const CudaBatch& b, const Tensor& system_ptr, int64_t integrator, const Tensor& coefficients,
              const Tensor& log_probs, int64_t backward, const Tensor& pin, int64_t steps, int64_t largest) {
@@ -39,6 +39,7 @@ Call call_of(const CudaBatch& b, const Tensor& system_ptr, int64_t integrator, c
     Call call = {{},
                  torch::stable::new_empty(coefficients, {coefficients.size(0), coefficients.size(1), 6}),
                  filled(log_probs, {2, log_probs.size(1)}),
+                 none,
                  none,
                  none,
                  none};
@@ -65,6 +66,7 @@ Call call_of(const CudaBatch& b, const Tensor& system_ptr, int64_t integrator, c
         a.room = call.room.mutable_data_ptr();
         a.squares = call.squares.mutable_data_ptr<double>();
         a.atom_energies = call.energies.mutable_data_ptr<double>();
+        call.near = room_for_lists(a.near, b, a.system_ptr, kMostInBlock + 1, largest, kCudaSkin);
     }
     a.pin = pin.numel() > 0 ? pin.const_data_ptr() : nullptr;
     if (log_probs.numel() == 0) return call;

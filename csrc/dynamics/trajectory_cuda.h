@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "dynamics/dynamics.h"
-#include "dynamics/field_cuda.h"
+#include "dynamics/near_cuda.h"
 
 namespace gm {
 
@@ -32,6 +32,7 @@ struct CudaTrajectory {
     void* room;             // wide_arrays() times [M, D]
     double* squares;        // [4, M, D], with log_probs
     double* atom_energies;  // [M]
+    CudaNear near;
 };
 
 // A system of more atoms is spread over many blocks.

@@ -1,7 +1,10 @@
 // Steps of systems that are too large for one block (kMostInBlock atoms): a warp an atom, the state in global memory,
 // and a launch for each look at the forces, in which the atom's warp also ends the step before and begins the next. So
-// one large system is spread over the whole device. A sum's order depends on the system alone.
+// one large system is spread over the whole device. A sum's order depends on the system alone, not on lists of
+// neighbours: where they serve, the warp that moves an atom sees whether it has gone too far for them, and kernels
+// before the next look, which else return at once, make them anew.
 #include "dynamics/element_cuda.h"
+#include "dynamics/rows_cuda.h"
 #include "dynamics/system_cuda.h"
 
 namespace gm {
@@ -32,23 +35,11 @@ struct Look {
     double* energies;    // [M]
 };
 
-struct Place {
-    int64_t system, first, count;
-};
-// The system of an atom, if it is one that is served here; count 0 otherwise.
-__device__ inline Place place_of(const CudaTrajectory& a, int64_t atom) {
-    int64_t low = 0, high = a.systems;
-    while (high - low > 1) {
-        const int64_t middle = (low + high) / 2;
-        if (a.system_ptr[middle] <= atom)
-            low = middle;
-        else
-            high = middle;
-    }
-    const int64_t first = a.system_ptr[low], end = a.system_ptr[low + 1];
-    const bool served = first >= 0 && first <= atom && atom < end && end <= a.field.atoms && end - first <= a.largest &&
-                        end - first > kMostInBlock;
-    return {low, first, served ? end - first : 0};
+// The rows of an atom's system, if it is one that is served here; count 0 otherwise.
+__device__ inline Rows place_of(const CudaTrajectory& a, int64_t atom) {
+    Rows rows = rows_at(a.system_ptr, a.systems, a.field.atoms, atom);
+    if (!holds(rows, atom) || rows.count > a.largest || rows.count <= kMostInBlock) rows.count = 0;
+    return rows;
 }
 template <class R>
 __device__ Constants<R> constants_of(const CudaTrajectory& a, int64_t system, int64_t step) {
@@ -79,7 +70,7 @@ __device__ inline double normal(NoiseKey key, int64_t id, uint32_t step, int ele
 template <class R>
 struct Element {
     const Look& l;
-    const Place& p;
+    const Rows& p;
     int64_t atom, e;
     int own;
     R force;
@@ -92,7 +83,8 @@ struct Element {
         l.squares[(2 * (step & 1) + which) * l.a.field.atoms * l.a.field.dim + e] = value;
     }
 
-    __device__ void step() const {
+    // Ends a step and begins the next; gives where the next look finds the element.
+    __device__ R step() const {
         const CudaTrajectory& a = l.a;
         const bool moves_v = moves_velocities(a), with_squares = a.log_probs != nullptr;
         const R x = read(l.at), mass = moves_v ? static_cast<const R*>(a.inverse_masses)[atom] : R(1);
@@ -108,14 +100,15 @@ struct Element {
         if (is_recorded(a, l.done))
             static_cast<R*>(a.frames)[frame_of(a, l.done) * a.field.atoms * a.field.dim + e] = x;
         if (l.begins) {
-            begin(x, v, mass);
+            const R to = begin(x, v, mass);
             if (moves_v) write(a.v, v);
-            return;
+            return to;
         }
         if (a.x != nullptr) write(a.x, x);
         if (a.v != nullptr) write(a.v, moves_v ? v : read(a.v_in));
+        return x;
     }
-    __device__ void begin(R x, R& v, R mass) const {
+    __device__ R begin(R x, R& v, R mass) const {
         const CudaTrajectory& a = l.a;
         const Constants<R> c = constants_of<R>(a, p.system, l.done);
         R drawn = 0;
@@ -127,46 +120,52 @@ struct Element {
         if (moves_velocities(a)) {
             double squares[2] = {0.0, 0.0};
             open_step(a, c, force, mass, drawn, a.log_probs != nullptr, x, v, squares);
-            write(l.to, x);
-            if (a.log_probs == nullptr) return;
-            keep(l.done + 1, 0, squares[0]);
-            keep(l.done + 1, 1, squares[1]);
-        } else if (a.kind == IntegratorKind::euler_maruyama) {
+            if (a.log_probs != nullptr) {
+                keep(l.done + 1, 0, squares[0]);
+                keep(l.done + 1, 1, squares[1]);
+            }
+            return moved(x);
+        }
+        if (a.kind == IntegratorKind::euler_maruyama) {
             const int64_t there = (l.done + 1) * a.field.atoms * a.field.dim + e;
             const R to =
                 a.path != nullptr ? static_cast<const R*>(a.path)[there] : fma(c.kick, drawn, fma(c.dt, force, x));
-            write(l.to, to);
             if (a.log_probs != nullptr) keep(l.done + 1, 0, forward_square(c, x, force, to));
-        } else {
-            write(l.first, force);
-            write(l.to, fma(a.kind == IntegratorKind::heun ? c.dt : c.half, force, x));
+            return moved(to);
         }
+        write(l.first, force);
+        return moved(fma(a.kind == IntegratorKind::heun ? c.dt : c.half, force, x));
     }
-    __device__ void stage() const {
+    __device__ R moved(R to) const {
+        write(l.to, to);
+        return to;
+    }
+    __device__ R stage() const {
         const Constants<R> c = constants_of<R>(l.a, p.system, l.done);
         const R x = read(l.x);
-        if (l.act == Act::heun_end) {
-            write(l.to, fma(c.half, read(l.first) + force, x));
-        } else if (l.act == Act::rk4_second) {
+        if (l.act == Act::heun_end) return moved(fma(c.half, read(l.first) + force, x));
+        if (l.act == Act::rk4_second) {
             write(l.sum, force);
-            write(l.to, fma(c.half, force, x));
-        } else if (l.act == Act::rk4_third) {
-            write(l.sum, read(l.sum) + force);
-            write(l.to, fma(c.dt, force, x));
-        } else {
-            write(l.to, fma(c.sixth, fma(R(2), read(l.sum), read(l.first)) + force, x));
+            return moved(fma(c.half, force, x));
         }
+        if (l.act == Act::rk4_third) {
+            write(l.sum, read(l.sum) + force);
+            return moved(fma(c.dt, force, x));
+        }
+        return moved(fma(c.sixth, fma(R(2), read(l.sum), read(l.first)) + force, x));
     }
 };
 
 template <Want want, class R, int D>
-__global__ void __launch_bounds__(kThreads) look(const Look l) {
+__global__ void __launch_bounds__(kThreads, 6) look(const Look l) {
     __shared__ CudaTerms<R> terms;
     __shared__ PeriodicBox<R, D> boxes[kAtoms];
+    __shared__ PairShare<R, D> shares[kThreads];
     const CudaTrajectory& a = l.a;
+    const CudaNear& near = a.near;
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32;
     const int64_t atom = static_cast<int64_t>(blockIdx.x) * kAtoms + warp;
-    const Place p = place_of(a, atom);
+    const Rows p = place_of(a, atom);
     if (threadIdx.x == 0) terms.read(a.field);
     if (g == 0 && p.count > 0 && a.field.boxes > 0) {
         const int64_t at = (a.field.boxes == 1 ? 0 : p.system) * D * D;
@@ -183,7 +182,10 @@ __global__ void __launch_bounds__(kThreads) look(const Look l) {
                                 static_cast<int>(p.count),
                                 0.0};
     const int i = static_cast<int>(atom - p.first);
-    const AtomSums<R, D> sums = atom_sums<want, true>(s, i, g, 32);
+    const bool listed = near.lists != nullptr;
+    const ListedPairs<R, D> pairs = {listed ? near.lists + atom * near.room : nullptr, listed ? near.lengths[atom] : -1,
+                                     shares + 32 * warp};
+    const AtomSums<R, D> sums = atom_sums<want, true>(s, i, g, 32, pairs);
     if (want == Want::forces_and_energy) {
         double energy = sums.energy();
         for (int half = 16; half > 0; half /= 2) energy += __shfl_xor_sync(kAllLanes, energy, half);
@@ -191,12 +193,17 @@ __global__ void __launch_bounds__(kThreads) look(const Look l) {
     }
     R force = sums.force[0];
     for (int d = 1; d < D; ++d) force = g == d ? sums.force[d] : force;
-    if (g >= D) return;
-    const Element<R> element = {l, p, atom, atom * D + g, i * D + g, force};
-    if (l.act == Act::step)
-        element.step();
-    else
-        element.stage();
+    R away = 0;
+    if (g < D) {
+        const Element<R> element = {l, p, atom, atom * D + g, i * D + g, force};
+        away = l.act == Act::step ? element.step() : element.stage();
+    }
+    if (!listed || !near.cells.grids[p.system].listed) return;
+    if (g < D) away -= static_cast<const R*>(near.listed)[atom * D + g];
+    R square = away * away;
+    for (int half = 2; half > 0; half /= 2) square += __shfl_xor_sync(kAllLanes, square, half);
+    const R most = static_cast<R>(near.cells.grids[p.system].most);
+    if (g == 0 && !(square <= most)) near.cells.stale[1 - near.cells.look % 2] = 1;
 }
 
 // A block a system: the energy of a frame, and the log-probabilities of the step that was ended.
@@ -206,7 +213,7 @@ __global__ void __launch_bounds__(kSumThreads) sum_up(const Look l) {
     const CudaTrajectory& a = l.a;
     const int64_t system = blockIdx.x, first = a.system_ptr[system];
     if (first < 0 || first >= a.field.atoms) return;
-    const Place p = place_of(a, first);
+    const Rows p = place_of(a, first);
     if (p.count == 0 || p.system != system) return;
     const bool random = a.log_probs != nullptr && l.done > 0, recorded = is_recorded(a, l.done);
     const int64_t elements = p.count * a.field.dim, all = a.field.atoms * a.field.dim;
@@ -235,7 +242,14 @@ __global__ void __launch_bounds__(kSumThreads) sum_up(const Look l) {
 }
 
 template <class R, int D>
-cudaError_t queue(const Look& l, bool with_energy) {
+cudaError_t queue(Look& l, bool with_energy) {
+    CudaNear& near = l.a.near;
+    if (near.lists != nullptr) {
+        near.cells.x = l.at;
+        near.cells.look = 1 - near.cells.look;
+        const int status = make_lists(near);
+        if (status != cudaSuccess) return static_cast<cudaError_t>(status);
+    }
     const int64_t blocks = (l.a.field.atoms + kAtoms - 1) / kAtoms;
     return with_energy ? launch(look<Want::forces_and_energy, R, D>, blocks, kThreads, 0, l.a.stream, l)
                        : launch(look<Want::forces, R, D>, blocks, kThreads, 0, l.a.stream, l);
@@ -249,6 +263,10 @@ cudaError_t walk(const CudaTrajectory& a) {
     Look l = {
         a,         Act::step,      0, false, a.x_in, a.x_in, nullptr, nullptr, states[0] + 3 * all, states[0] + 4 * all,
         a.squares, a.atom_energies};
+    if (a.near.lists != nullptr) {
+        const int status = start_lists(a.near, a.field);
+        if (status != cudaSuccess) return static_cast<cudaError_t>(status);
+    }
     int next = 0;  // which of two states is written; the third is a stage
     for (int64_t done = 0; done <= a.steps; ++done) {
         l.done = done;

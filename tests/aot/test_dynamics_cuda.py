@@ -29,6 +29,7 @@ BUDGETS = {
     "trajectory_wide_cuda": {"look": (80, 64), "sum_up": (64, 16)},
     # survey: a block of 256 threads a system
     "cells_cuda": {"survey": (128, 0), "assign": (64, 0), "running_sums": (64, 0), "place": (64, 0)},
+    "near_cuda": {"list": (80, 0), "find_reach": (64, 0)},
     # six blocks of 128 threads a multiprocessor; what is spilled is a bound of the loop over images
     "neighbor_list_cuda": {"count": (80, 0), "running_sums": (64, 0), "pad": (64, 0), "fill": (80, 8)},
     "energy_cuda": {

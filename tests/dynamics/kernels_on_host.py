@@ -17,11 +17,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from gmkern.dynamics.systems import model_of, systems_of
+from gmkern.dynamics.trajectory.schedule import schedule_of
+
 HERE = Path(__file__).parent / "on_host"
 CSRC = Path(__file__).parents[2] / "csrc"
-SOURCES = ("register.cpp", "field_cuda.cu", "cells_cuda.cu", "trajectory_cuda.cu", "trajectory_wide_cuda.cu",
-           "trajectory_cuda.cpp", "energy_cuda.cu", "energy_cuda.cpp", "neighbor_list_cuda.cu",
-           "neighbor_list_cuda.cpp")  # fmt: skip
+SOURCES = ("register.cpp", "field_cuda.cu", "cells_cuda.cu", "near_cuda.cu", "trajectory_cuda.cu",
+           "trajectory_wide_cuda.cu", "trajectory_cuda.cpp", "energy_cuda.cu", "energy_cuda.cpp",
+           "neighbor_list_cuda.cu", "neighbor_list_cuda.cpp")  # fmt: skip
 
 
 @functools.cache
@@ -32,7 +35,14 @@ def ops_on_host():
         pytest.skip("needs the source tree and a C++ compiler")
     folder = Path(tempfile.mkdtemp(prefix="gmkern_on_host"))
     torch_root = Path(torch.__file__).parent
-    includes = (HERE, CSRC, torch_root / "include", torch_root / "include/torch/csrc/api/include")
+    # lists of neighbours from fewer atoms on, and with little room, so that some atoms of a liquid have too many for it
+    lists = (CSRC / "dynamics/near_cuda.h").read_text()
+    for ours, theirs in (("kFewestListed = 3000", "kFewestListed = 400"), ("? 512 : 256", "? 30 : 30")):
+        assert ours in lists
+        lists = lists.replace(ours, theirs)
+    (folder / "dynamics").mkdir()
+    (folder / "dynamics/near_cuda.h").write_text(lists)
+    includes = (folder, HERE, CSRC, torch_root / "include", torch_root / "include/torch/csrc/api/include")
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-pthread", "-w",
              "-DTORCH_TARGET_VERSION=0x020a000000000000", *(f"-I{path}" for path in includes)]  # fmt: skip
 
@@ -55,3 +65,21 @@ def ops_on_host():
     assert done.returncode == 0, done.stderr
     torch.ops.load_library(library)
     return torch.ops.gmkern_on_host
+
+
+def model(field, x, sizes, types=None, cell=None, pbc=None):
+    ptr = torch.tensor([0, *sizes]).cumsum(0)
+    return model_of(field, systems_of(x, ptr), types, cell, cell is not None if pbc is None else pbc, x.device)
+
+
+def steps_of(ops, made, x, v, integrator, *, steps, record_every=0, phase=0, first=3, backward=0, log_probs=None):
+    """The op simulate: x, v, frames, energies, log_probs."""
+    systems = made.systems
+    table = schedule_of(integrator, systems.count, first, steps, 0.0, x.device).table(backward == 3)
+    if log_probs is None:
+        log_probs = torch.zeros(2, 0, dtype=torch.float64)
+    return ops.simulate(
+        x, v, torch.full((len(x),), 1 / 1.5, dtype=x.dtype), *made.arguments, integrator.kind, table,
+        torch.tensor(5), torch.arange(systems.count) + 4, torch.tensor(first), steps, record_every, phase,
+        systems.largest, log_probs, backward, x if backward == 3 else x[:0],
+    )  # fmt: skip

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from gmkern.dynamics import BAOAB, RK4, EulerMaruyama, Harmonic, Heun, LennardJones, VelocityVerlet, simulate
-from gmkern.dynamics.systems import model_of, systems_of
 from gmkern.dynamics.trajectory.schedule import schedule_of
 from tests.dynamics.cuda_cases import RING, SIZES, fields, learned, state, types_of
-from tests.dynamics.kernels_on_host import ops_on_host
+from tests.dynamics.kernels_on_host import model, ops_on_host, steps_of
 
 FIELDS = fields()
 CPU = torch.ops.gmkern
@@ -20,24 +19,6 @@ CPU = torch.ops.gmkern
 @pytest.fixture(scope="module")
 def host():
     return ops_on_host()
-
-
-def model(field, x, sizes, types=None, cell=None):
-    ptr = torch.tensor([0, *sizes]).cumsum(0)
-    return model_of(field, systems_of(x, ptr), types, cell, cell is not None, x.device)
-
-
-def steps_of(ops, made, x, v, integrator, *, steps, record_every=0, phase=0, first=3, backward=0, log_probs=None):
-    """The op simulate: x, v, frames, energies, log_probs."""
-    systems = made.systems
-    table = schedule_of(integrator, systems.count, first, steps, 0.0, x.device).table(backward == 3)
-    if log_probs is None:
-        log_probs = torch.zeros(2, 0, dtype=torch.float64)
-    return ops.simulate(
-        x, v, torch.full((len(x),), 1 / 1.5, dtype=x.dtype), *made.arguments, integrator.kind, table,
-        torch.tensor(5), torch.arange(systems.count) + 4, torch.tensor(first), steps, record_every, phase,
-        systems.largest, log_probs, backward, x if backward == 3 else x[:0],
-    )  # fmt: skip
 
 
 def close(got, want, bound):

@@ -9,7 +9,18 @@ import torch
 
 import gmkern
 from gmkern._backend import has_cuda
-from gmkern.dynamics import BAOAB, RK4, EulerMaruyama, Harmonic, Heun, LennardJones, VelocityVerlet, simulate
+from gmkern.dynamics import (
+    BAOAB,
+    RK4,
+    EulerMaruyama,
+    Harmonic,
+    Heun,
+    LennardJones,
+    VelocityVerlet,
+    path_log_prob,
+    simulate,
+)
+from gmkern.dynamics.systems import model_of, systems_of
 from tests.dynamics.truth import cloud, lattice, stationary_baoab
 
 pytestmark = [
@@ -111,6 +122,69 @@ def test_a_large_system_among_small_ones_changes_no_bit():
     gpu = simulate(LennardJones(), x.double(), system_ptr=ptr, **kw)
     assert torch.allclose(cpu.positions, gpu.positions.cpu(), atol=1e-10)
     assert torch.allclose(cpu.log_prob_forward, gpu.log_prob_forward.cpu(), rtol=1e-7)
+
+
+def liquids(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Positions of 1,000 and 4,096 atoms on jittered grids in an order of no meaning, their offsets and their boxes."""
+    parts, sides = [], []
+    for per_side in (10, 16):
+        side = 1.08 * per_side
+        axis = (torch.arange(per_side, dtype=torch.float64) + 0.5) * 1.08
+        grid = torch.cartesian_prod(axis, axis, axis)[torch.randperm(per_side**3)]
+        parts.append(grid + 0.03 * torch.randn(grid.shape, dtype=torch.float64))
+        sides.append(side)
+    cells = torch.tensor(sides, dtype=torch.float64)[:, None, None] * torch.eye(3, dtype=torch.float64)
+    return torch.cat(parts).to(dtype).cuda(), torch.tensor([0, 1000, 5096]), cells
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("periodic", [False, True])
+def test_lists_of_neighbours_have_the_bits_of_all_pairs(periodic, dtype):
+    """Lists serve where a system of the batch has 3,000 atoms: so the small one goes by all pairs alone."""
+    x, ptr, cells = liquids(dtype)
+    field, law = LennardJones(cutoff=2.5), BAOAB(0.004, 2.0, 1.0)
+    kw = {"seed": 2, "integrator": law, "steps": 60, "record_every": 20, "log_prob": True, "backend": "cuda"}
+    boxes = ({"cell": c, "pbc": True} if periodic else {} for c in (cells, cells[:1]))
+    both = simulate(field, x, system_ptr=ptr, **next(boxes), **kw)
+    alone = simulate(field, x[:1000], system_ptr=ptr[:2], **next(boxes), **kw)
+    assert float((alone.positions - x[:1000]).abs().max()) > 0.15 * 2.5
+    assert torch.equal(both.positions[:1000], alone.positions)
+    assert torch.equal(both.energies[:, :1], alone.energies)
+    assert torch.equal(both.log_prob_forward[:1], alone.log_prob_forward)
+    again = simulate(field, x, system_ptr=ptr, **({"cell": cells, "pbc": True} if periodic else {}), **kw)
+    assert torch.equal(both.positions, again.positions)
+    if dtype == torch.float64:
+        short = kw | {"steps": 20}
+        given = {"system_ptr": ptr, **({"cell": cells, "pbc": True} if periodic else {})}
+        gpu, cpu = (simulate(field, y, **given, **short | {"backend": b}) for y, b in ((x, "cuda"), (x.cpu(), "cpu")))
+        assert torch.allclose(gpu.positions.cpu(), cpu.positions, atol=1e-9)
+
+
+def test_a_path_by_lists_is_scored_to_the_bit_and_a_graph_makes_its_own_lists():
+    x, ptr, cells = liquids(torch.float32)
+    field, law = LennardJones(cutoff=2.5), EulerMaruyama(2e-4, 1.0)
+    kw = {"system_ptr": ptr, "cell": cells, "pbc": True}
+    run = simulate(field, x, integrator=law, steps=40, seed=1, record_every=1, log_prob=True, backend="cuda", **kw)
+    scores = path_log_prob(field, run.frames, integrator=law, backend="cuda", **kw)
+    for ours, theirs in zip(scores, (run.log_prob_forward, run.log_prob_backward), strict=True):
+        assert torch.equal(ours, theirs)
+    made = model_of(field, systems_of(x, ptr), None, cells, True, x.device)
+    none = torch.empty(2, 0, dtype=torch.float64, device="cuda")
+    table = torch.tensor([[[2e-4, 0.0, 0.0, 1.0, 0.0]]], dtype=torch.float64, device="cuda")
+    step = torch.zeros((), dtype=torch.int64, device="cuda")
+    fixed = (torch.zeros_like(x), torch.ones(len(x), device="cuda"), *made.arguments, law.kind, table,
+             torch.tensor(1, device="cuda"), torch.arange(2, device="cuda"), step, 20, 0, 0, 4096, none, 0,
+             x[:0])  # fmt: skip
+    torch.ops.gmkern.simulate(x, *fixed)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = torch.ops.gmkern.simulate(x, *fixed)[0]
+    for value in (0, 20):
+        step.fill_(value)
+        x.copy_(run.frames[value])
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(captured, run.frames[value + 20])
 
 
 def test_other_streams_and_what_the_kernel_does_not_serve():

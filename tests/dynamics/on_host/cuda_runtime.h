@@ -145,6 +145,7 @@ inline unsigned __ballot_sync(unsigned, bool value) {
     return bits;
 }
 inline void __syncwarp() { Block::wait(Block::at_warp); }
+inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 template <class T, class V>
 T atomicAdd(T* to, V value) {
