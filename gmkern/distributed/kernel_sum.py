@@ -5,8 +5,7 @@ On CPUs the lanes of a query's sum travel from rank to rank; on GPUs each rank's
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -178,73 +177,82 @@ def _sum(
 
     at = Group(name, group, device_of(queries))
     x, y, numbers, shape, chosen = at.agree(check, same_bits=False)
-    counts = at.numbers(len(x), len(y))
-    return _Sums.apply(x, y, *numbers, at, counts, shape, bool(exclude_self), chosen)
+    work = _Work(at, chosen, shape, bool(exclude_self), at.numbers(len(x), len(y)))
+    return _Sums.apply(x, y, *numbers, work)
+
+
+class _Work(NamedTuple):
+    """What the ranks agreed on."""
+
+    at: Group
+    chosen: str
+    shape: Shape
+    exclude_self: bool
+    counts: list[list[int]]
+    """Of each rank: queries and references."""
+
+    @property
+    def sizes(self) -> list[int]:
+        return [queries for queries, _ in self.counts]
+
+    def of_each(self, *mine: Tensor) -> list[tuple[int, bool, list[Tensor]]]:
+        """For each rank: its number, whether reference i is query i of its and left out, its rows [1, n, ...]."""
+        rows = zip(*(self.at.rows_of_all(t, self.sizes) for t in mine), strict=True)
+        return [
+            (owner, self.exclude_self and owner == self.at.rank, [t[None].contiguous() for t in theirs])
+            for owner, theirs in enumerate(rows)
+        ]
 
 
 class _Sums(torch.autograd.Function):
     """Gradients of each shard's terms, at the owner of their query or reference."""
 
     @staticmethod
-    def forward(ctx, x, y, rates, weights, log_weights, at, counts, shape, exclude_self, chosen):  # type: ignore[no-untyped-def]
-        summed = _chained if chosen == "cpu" else partial(_merged, chosen)
-        total = summed(at, x, y, [rates, weights, log_weights], counts, shape, exclude_self)
+    def forward(ctx, x, y, rates, weights, log_weights, work):  # type: ignore[no-untyped-def]
+        total = (_chained if work.chosen == "cpu" else _merged)(work, x, y, [rates, weights, log_weights])
         ctx.save_for_backward(x, y, rates, weights, log_weights, total)
-        ctx.rest = at, [n for n, _ in counts], shape, exclude_self
+        ctx.work = work
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         x, y, rates, weights, log_weights, total = ctx.saved_tensors
-        at, sizes, shape, exclude_self = ctx.rest
+        work = ctx.work
         to_y = torch.zeros_like(y, dtype=grad.dtype)
         to_rates, to_weights = torch.zeros_like(rates), torch.zeros_like(weights)
         to_queries = []
-        of_all = zip(*(at.rows_of_all(t, sizes) for t in (x, total, grad.contiguous())), strict=True)
-        for owner, (q, sums, incoming) in enumerate(of_all):
+        for _, own, (q, sums, incoming) in work.of_each(x, total, grad.contiguous()):
             to_q = torch.zeros_like(q, dtype=grad.dtype)
-            if len(y) and len(q):
-                own = exclude_self and owner == at.rank
-                of_queries, *of_references = gradients(
-                    incoming[None].contiguous(), sums[None].contiguous(), q[None].contiguous(), y[None].contiguous(),
-                    rates, weights, log_weights, shape, own,
-                )  # fmt: skip
-                to_q = of_queries[0]
+            if len(y) and q.shape[1]:
+                to_q, *of_references = gradients(
+                    incoming, sums, q, y[None].contiguous(), rates, weights, log_weights, work.shape, own
+                )
                 for into, more in zip((to_y[None], to_weights, to_rates), of_references, strict=True):
                     into += more
-            to_queries.append(to_q)
-        to_x = at.to_owners(torch.cat(to_queries), sizes).sum(0).to(x.dtype)
+            to_queries.append(to_q[0])
+        to_x = work.at.to_owners(torch.cat(to_queries), work.sizes).sum(0).to(x.dtype)
         # log_weights enter beside the logarithms of the weights
         to_log_weights = None if log_weights is None else weights * to_weights
-        return to_x, to_y.to(y.dtype), to_rates, to_weights, to_log_weights, *(None,) * 5
+        return to_x, to_y.to(y.dtype), to_rates, to_weights, to_log_weights, None
 
 
-def _chained(
-    at: Group,
-    x: Tensor,
-    y: Tensor,
-    mixture: list[Tensor | None],
-    counts: list[list[int]],
-    shape: Shape,
-    exclude_self: bool,
-) -> Tensor:
+def _chained(work: _Work, x: Tensor, y: Tensor, mixture: list[Tensor | None]) -> Tensor:
     """Sums [N] with the lanes of one process, which pass from rank to rank."""
-    shift = starts([m for _, m in counts])[at.rank] % _LANES
+    at = work.at
+    shift = starts([references for _, references in work.counts])[at.rank] % _LANES
     result = no_terms(x[None])
     sent = []
     # Rank r adds its terms to the sums of rank 0's queries, then of rank 1's, ..., as rank r - 1 passes them on.
-    for owner, q in enumerate(at.rows_of_all(x, [n for n, _ in counts])):
-        if not len(q):
+    for owner, own, (q,) in work.of_each(x):
+        if not q.shape[1]:
             continue
-        sums = no_terms(q[None])
+        sums = no_terms(q)
         if at.rank > 0:
             sums = at.receive(at.rank - 1, sums)
         if len(y):
             # Reference j belongs to lane j % 16 of the whole; here lanes are counted from this rank's first.
-            own = exclude_self and owner == at.rank
-            sums = _rolled(sums, -shift)
-            sums = with_terms(sums, q[None].contiguous(), y[None].contiguous(), mixture, shape, own, 0)
+            sums = with_terms(_rolled(sums, -shift), q, y[None].contiguous(), mixture, work.shape, own, 0)
             sums = _rolled(sums, shift)
         if at.rank + 1 < at.size:
             sent.append(at.send(at.rank + 1, sums))
@@ -259,28 +267,15 @@ def _chained(
     return sum_of(result, x, mixture[2] is not None)
 
 
-def _merged(
-    chosen: str,
-    at: Group,
-    x: Tensor,
-    y: Tensor,
-    mixture: list[Tensor | None],
-    counts: list[list[int]],
-    shape: Shape,
-    exclude_self: bool,
-) -> Tensor:
+def _merged(work: _Work, x: Tensor, y: Tensor, mixture: list[Tensor | None]) -> Tensor:
     """Sums [N] of each rank's own, in float64 in the order of ranks."""
-    sizes = [n for n, _ in counts]
-    theirs = at.rows_of_all(x, sizes)
+    theirs = work.of_each(x)
 
-    def work() -> Tensor:
-        sums = [
-            compiled(chosen, q[None].contiguous(), y[None].contiguous(), mixture, shape, exclude_self and r == at.rank)
-            for r, q in enumerate(theirs)
-        ]
+    def mine() -> Tensor:
+        sums = [compiled(work.chosen, q, y[None].contiguous(), mixture, work.shape, own) for _, own, (q,) in theirs]
         return torch.cat(sums, 1)[0]
 
-    parts = at.to_owners(at.settled(work), sizes)
+    parts = work.at.to_owners(work.at.settled(mine), work.sizes)
     total = parts.double()
     total = total.sum(0) if mixture[2] is None else total.logsumexp(0)
     return total.to(parts.dtype)

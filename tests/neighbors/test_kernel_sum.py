@@ -339,3 +339,17 @@ def test_the_op_checks_too() -> None:
             torch.ops.gmkern.kernel_sum(x, y, rates, weights, None, kernel, 1.0, 0.0, 1, False)
     with pytest.raises(RuntimeError, match="kernel: "):
         torch.ops.gmkern.kernel_sum(x, y, ones, ones, ones, 4, 1.0, 0.0, 1, False)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize(("n", "m"), [(3, 0), (0, 4), (0, 0)])
+def test_no_points(n, m, backend):
+    """A sum of nothing, its logarithm, and gradients of 0."""
+    for kernel in ("rbf", "laplace", "rational_quadratic"):
+        x, y = torch.randn(n, 2, requires_grad=True), torch.randn(m, 2)
+        total = kernel_sum(x, y, kernel=kernel, bandwidth=1.0, backend=backend)
+        log = log_kernel_sum(x, y, kernel=kernel, bandwidth=1.0, backend=backend)
+        assert total.tolist() == [0.0] * n
+        assert log.tolist() == [-torch.inf] * n
+        (gradient,) = torch.autograd.grad(total.sum(), x)
+        assert torch.equal(gradient, torch.zeros_like(x))

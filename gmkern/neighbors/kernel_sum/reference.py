@@ -42,12 +42,12 @@ def kernel_sum(
         empty = mass == 0
         return (torch.where(empty, 1.0, mass).log() + peak.squeeze(2)).masked_fill(empty, -torch.inf)
 
+    if not x.shape[1] or not y.shape[1]:
+        return 0.0 * x.sum(2) + (0.0 if log_weights is None else -torch.inf)
     parts = [
         checkpoint(block, x[:, q : q + rows], y, rates, weights, log_weights, q, use_reentrant=False)
         for q in range(0, x.shape[1], rows)
     ]
-    if not parts or not y.shape[1]:
-        return x.new_full(x.shape[:2], 0.0 if log_weights is None else -torch.inf)
     return torch.cat(parts, 1).to(weights.dtype)
 
 
