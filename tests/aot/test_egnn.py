@@ -72,7 +72,7 @@ def test_adjoint(architecture, dtype, speaks):
 def test_atoms(architecture):
     pytest.importorskip("triton")
     from gmkern.dynamics.egnn.triton_adjoint import outer_kernel
-    from gmkern.dynamics.egnn.triton_layout import WARPS, Tiles, linear_kernel, owners_kernel
+    from gmkern.dynamics.egnn.triton_layout import WARPS, Tiles, linear_kernel, owners_kernel, pack_kernel
 
     t = Tiles.of(WIDTH, torch.float32)
     wide = {"ROWS": t.rows, "C": t.chunk}
@@ -81,11 +81,14 @@ def test_atoms(architecture):
         "INPUTS": 128, "OUTPUTS": 64, "TRANSPOSED": False, "BIASED": True, "ACTIVE": True, "SLOPES": True,
         "TIMES": False, "ADDED": False, "K": t.depth,
     }  # fmt: skip
-    built = compile_triton(
-        owners_kernel, architecture, types={"ptr": "*i64", "owners": "*i64"}, constants={"BLOCK": 256}
-    )
-    assert built.registers <= 64  # of two atoms a thread: all the threads that a multiprocessor holds
-    assert (built.spilled, built.shared) == (0, 0)
+    pack = {"H": WIDTH - 1, "P": WIDTH, "BACK": True, "BLOCK": 256}
+    for kernel, types, constants in (
+        (owners_kernel, {"ptr": "*i64", "owners": "*i64"}, {"BLOCK": 256}),
+        (pack_kernel, {"weights": "*fp32", "padded": "*fp64"}, pack),
+    ):
+        built = compile_triton(kernel, architecture, types=types, constants=constants)
+        assert built.registers <= 32  # of two numbers a thread: as many threads as a multiprocessor holds
+        assert (built.spilled, built.shared) == (0, 0)
     outer = {"BY_WIDTH": 64, "X_STRIDE": 128, "OUTPUTS": 64, "INPUTS": 128, "SIZE": 20_000}
     for kernel, constants in ((linear_kernel, linear), (outer_kernel, outer)):
         built = compiled(kernel, architecture, torch.float32, wide | constants, WARPS)

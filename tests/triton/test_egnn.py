@@ -91,11 +91,10 @@ def test_values_and_gradients(width, dim, sizes, options, dtype):
     assert without[2].shape == (0,)
 
 
-@pytest.mark.parametrize("moves", [False, True])
-def test_bits_are_those_of_the_system_alone(moves, monkeypatch):
+def test_bits_are_those_of_the_system_alone(monkeypatch):
     """Wherever its atoms fall in a tile; values and gradients. A change of order is the negative control."""
     sizes = [5, 2, 19]
-    arguments = case(20, 3, sizes, torch.float32, moves=moves, cutoff=3.0)
+    arguments = case(20, 3, sizes, torch.float32, cutoff=3.0)
     by = [torch.randn_like(t) for t in arguments[:2]]
 
     def run(x, h, ptr, by_x, by_h) -> list[Tensor]:

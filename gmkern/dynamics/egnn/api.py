@@ -71,7 +71,7 @@ class EGNN(nn.Module):
     PyTorch, with memory for all pairs. With a cutoff an atom still looks at all others of its system. On "cpu" the
     adjoint gives one thread a system; on "triton" it goes over the edges twice, without atomics. A call looks at the
     values of its arguments: for CUDA graphs, and under ``torch.compile``, call ``torch.ops.gmkern.egnn_layer``, which
-    on a GPU does not synchronise from a network's second call on.
+    does not synchronise on a GPU.
 
     Examples
     --------

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gmkern.dynamics.egnn.triton_kernels import Call, prepared
-from gmkern.dynamics.egnn.triton_layout import WARPS, edges, over_others, places, product, shrink_of, silu_and_slope
+from gmkern.dynamics.egnn.triton_layout import WARPS, edges, over_others, pack, product, shrink_of, silu_and_slope
 
 ADJOINT_WARPS = 8  # a tile's gradients and slopes take half of their registers by four
 PARTS = 32  # sums over atoms for the weights that atoms meet, each of every 32nd tile
@@ -251,7 +251,7 @@ def egnn_layer_backward(
                 (by_features, active, "update_out", "out_bias", p, p),
             ]
             total = torch.cat([partials.sum(0, dtype=torch.float64), _of_atoms(call, of_atoms)])
-            to_weights = total[places(call.width, p, moves, positions.device)].to(weights.dtype)
+            pack(to_weights, total, call.tiles, call.width, back=True)
         return to_positions, to_features, to_weights
 
 

@@ -26,7 +26,7 @@ from gmkern.dynamics.egnn.triton_layout import (
     linear_kernel,
     over_others,
     owners_kernel,
-    places,
+    pack,
     product,
     shrink_of,
 )
@@ -212,7 +212,7 @@ def prepared(
     tiles = Tiles.of(width, dtype)
     layout = Layout.of(tiles.padded)
     padded = weights.new_zeros(layout.size)
-    padded[places(width, tiles.padded, moves, device)] = weights
+    pack(weights.contiguous(), padded, tiles, width)
     state = features.new_zeros((atoms, 2 * tiles.padded))
     state[:, :width] = features
     if "sums" in others:

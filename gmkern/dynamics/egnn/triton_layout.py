@@ -7,7 +7,6 @@ back the same way.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,6 @@ import triton.language as tl
 from torch import Tensor
 
 from gmkern._triton_math import sigmoid
-from gmkern.dynamics.egnn import reference
 
 WARPS = 4
 
@@ -64,36 +62,56 @@ class Tiles(NamedTuple):
         return cls(padded, chunk, chunk, 4, 8 if exact else 16, 32 if exact else 64)
 
 
-@lru_cache(maxsize=64)
-def places(width: int, padded: int, moves: bool, device: torch.device) -> Tensor:
-    """Where each number of the op's ``weights`` lies in the padded ones; kept on the device from the first call on."""
-    at = Layout.of(padded)
-    count = sum(torch.Size(shape).numel() for shape in reference.shapes(width, moves))
-    own = reference.unpacked(torch.arange(count), width, moves)
-    to = torch.empty(count, dtype=torch.int64)
+@triton.jit
+def _place(w, H: tl.constexpr, P: tl.constexpr):
+    """Where number w of the op's ``weights`` lies in the padded ones: in ``Layout``'s places, field by field."""
+    S: tl.constexpr = P * P
+    of_edges: tl.constexpr = 2 * S  # vectors
+    first: tl.constexpr = 2 * S + 4 * P
+    of_atoms: tl.constexpr = first + 5 * S
+    row = w // (2 * H + 1)
+    column = w % (2 * H + 1)
+    to = first + row * P + tl.where(column < H, column, S + column - H)
+    to = tl.where(column == 2 * H, of_edges + row, to)
+    w -= H * (2 * H + 1)
+    to = tl.where(w >= 0, of_atoms + w, to)
+    w -= H
+    to = tl.where(w >= 0, w // H * P + w % H, to)  # message
+    w -= H * H
+    to = tl.where(w >= 0, of_edges + P + w, to)
+    w -= H
+    column = w % (2 * H)
+    column += tl.where(column < H, 0, P - H)
+    to = tl.where(w >= 0, first + 2 * S + w // (2 * H) * 2 * P + column, to)  # update
+    w -= 2 * H * H
+    to = tl.where(w >= 0, of_atoms + 2 * P + w, to)
+    w -= H
+    to = tl.where(w >= 0, first + 4 * S + w // H * P + w % H, to)  # update_out
+    w -= H * H
+    to = tl.where(w >= 0, of_atoms + 3 * P + w, to)
+    w -= H
+    to = tl.where(w >= 0, S + w // H * P + w % H, to)  # move
+    w -= H * H
+    return tl.where(w >= 0, of_edges + 2 * P + w // H * P + w % H, to)  # its bias, and the end's weights
 
-    def put(block: Tensor | None, begin: int, stride: int = 1) -> None:
-        if block is not None:
-            block = block.reshape(len(block), -1)
-            rows, columns = torch.arange(len(block))[:, None], torch.arange(block.shape[1])[None]
-            to[block] = begin + rows * stride + columns
 
-    hears, speaks, of_square = own.message_in.split([width, width, 1], 1)
-    put(hears, at.first, padded)
-    put(speaks, at.first + padded * padded, padded)
-    put(of_square, at.of_square)
-    put(own.message_in_bias, at.first_bias)
-    put(own.message_out, at.message, padded)
-    put(own.message_out_bias, at.message_bias)
-    put(own.update_in[:, :width], at.update, 2 * padded)
-    put(own.update_in[:, width:], at.update + padded, 2 * padded)
-    put(own.update_in_bias, at.update_bias)
-    put(own.update_out, at.update_out, padded)
-    put(own.update_out_bias, at.out_bias)
-    put(own.move_in, at.move, padded)
-    put(own.move_in_bias, at.move_bias)
-    put(None if own.move_out is None else own.move_out[0], at.move_out)
-    return to.to(device)
+@triton.jit
+def pack_kernel(weights, padded, count, H: tl.constexpr, P: tl.constexpr, BACK: tl.constexpr, BLOCK: tl.constexpr):
+    """Writes the op's weights, ``count`` of them, to their places in the padded ones; BACK: reads them there."""
+    w = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    place = _place(w, H, P)
+    if BACK:
+        tl.store(weights + w, tl.load(padded + place, mask=w < count), mask=w < count)
+    else:
+        tl.store(padded + place, tl.load(weights + w, mask=w < count), mask=w < count)
+
+
+def pack(weights: Tensor, padded: Tensor, tiles: Tiles, width: int, *, back: bool = False) -> None:
+    """Weights to their places in zeros, or back."""
+    count = len(weights)
+    pack_kernel[(triton.cdiv(count, 256),)](
+        weights, padded, count, H=width, P=tiles.padded, BACK=back, BLOCK=256, enable_fp_fusion=False
+    )
 
 
 @triton.jit
