@@ -172,6 +172,23 @@ def test_whole_steps_of_the_benchmarks_model(weights, monkeypatch):
     assert same(whole, by_graph(monkeypatch, model, **asked))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 16, 37])
+def test_the_head_and_the_draw_together(rows, dtype, monkeypatch):
+    """A vocabulary of many tiles and parts; the bits of the head, the sampler and score."""
+    from gmkern.decode.generate import device
+
+    monkeypatch.setattr(device, "takes", lambda *_: False)
+    model = Transformer(TransformerConfig(50257, 2, 4, 256, 60, bos_id=0)).to("cuda", dtype)
+    heat = torch.linspace(0, 1.5, rows, device="cuda")
+    asked = {"n": rows, "max_new_tokens": 40, "seed": 8, "end_token": list(range(900)), "params": SamplingParams(heat)}
+    ours = generate(model, **asked)
+    monkeypatch.setattr(device, "FEW", 0)
+    assert same(ours, generate(model, **asked))
+    assert len(device._REST[model][1].graphs) >= 2
+    assert torch.equal(score(model, ours.tokens, ours.lengths, params=asked["params"]), ours.logprobs)
+
+
 def test_flawed_logits_are_named():
     model = on_gpu()
     with torch.no_grad():

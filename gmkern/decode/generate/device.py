@@ -20,6 +20,7 @@ from gmkern.decode.generate.guidance import blend
 from gmkern.decode.generate.job import Job
 from gmkern.decode.generate.resident import Resident, takes
 from gmkern.decode.generate.result import Generation, empty_generation
+from gmkern.decode.generate.triton_head import FEW, draw
 from gmkern.decode.generate.triton_kernels import ENDED, FLAWED, IDLE, RUNS, advance
 from gmkern.decode.sample import triton_kernels as sampler
 from gmkern.decode.sample.params import COLUMNS
@@ -99,12 +100,12 @@ class Lanes:
         self.scale = zeros(count, dtype=torch.float32)
         self.history = zeros(count, shape.remembered + most) if shape.remembered else None
         self.drawn = (zeros(count, most), *(zeros(count, most, dtype=torch.float32) for _ in range(3)))
-        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
         self.resident: Resident | None = None
 
     def open(self, job: Job) -> None:
         """All lanes idle."""
-        self.whole = takes(self.engine, job, self.shape.lanes)
+        self.whole, self.plain = takes(self.engine, job, self.shape.lanes), job.plain
         self.ends.copy_(job.end_tokens)
         self.state.fill_(IDLE)
 
@@ -151,19 +152,20 @@ class Lanes:
                 self.resident = Resident(self.engine, self.shape.lanes)
             self.resident.run(self, lanes, steps)
             return
+        way = lanes, self.plain and lanes <= FEW
         for _ in range(steps):
             if self.engine.device.type != "cuda":
-                self._step(lanes)
+                self._step(*way)
                 continue
-            if lanes not in self.graphs:
-                self.graphs[lanes] = self._captured(lanes)
-            self.graphs[lanes].replay()
+            if way not in self.graphs:
+                self.graphs[way] = self._captured(*way)
+            self.graphs[way].replay()
 
-    def _captured(self, lanes: int) -> torch.cuda.CUDAGraph:
+    def _captured(self, lanes: int, spread: bool) -> torch.cuda.CUDAGraph:
         """A step as a graph. A step of idle lanes comes first, which compiles: it writes what the next one will."""
         states = self.state.clone()
         self.state.fill_(IDLE)
-        self._step(lanes)
+        self._step(lanes, spread)
         self.state.copy_(states)
         device, graph = self.engine.device, torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values())).pool() if self.graphs else None
@@ -174,20 +176,26 @@ class Lanes:
             "capture_error_mode": "thread_local",
         }
         with torch.cuda.device(device), torch.cuda.graph(graph, **options):
-            self._step(lanes)
+            self._step(lanes, spread)
         return graph
 
-    def _step(self, lanes: int) -> None:
+    def _step(self, lanes: int, spread: bool) -> None:
+        """One step; ``spread``: the draw goes with the head, over the vocabulary."""
         token, slot, position = (x[:, :lanes].reshape(-1) for x in (self.token, self.slot, self.position))
         x = self.engine.run(self.cache, token.unsqueeze(1), slot, position)
-        logits = self.engine.logits(self.engine.normed(x.squeeze(1)))
+        normed = self.engine.normed(x.squeeze(1))
+        noise = self.seed[:lanes], self.sample_id[:lanes], self.step[:lanes]
+        moving = self.ends, self.state, self.step, self.token, self.position
+        if spread:
+            cap = self.engine.config.logit_softcap or 0.0
+            draw(normed, self.engine.weights.head, cap, self.params[:lanes], noise, moving, self.drawn)
+            return
+        logits = self.engine.logits(normed)
         if self.shape.sides == 2:
             conditional, unconditional = logits.chunk(2)
             logits = blend(conditional, unconditional, self.scale[:lanes])
         history = None if self.history is None else self.history[:lanes]
-        noise = self.seed[:lanes], self.sample_id[:lanes], self.step[:lanes]
         drawn = sampler.sample(logits, self.params[:lanes], None, history, *noise)
-        moving = self.ends, self.state, self.step, self.token, self.position
         advance(drawn, *moving, self.drawn, self.history, self.shape.remembered)
 
     def take(self, out: Generation, lanes: Tensor, rows: Tensor) -> None:

@@ -58,6 +58,13 @@ class Job:
     def prompt_lengths(self) -> Tensor:
         return self.prompt_ptr.diff()
 
+    @property
+    def plain(self) -> bool:
+        """Whether temperature alone shapes what tokens are drawn from."""
+        filters = (self.params.top_k, 0), (self.params.top_p, 1), (self.params.min_p, 0), (self.params.typical_p, 1)
+        free = all(bool((torch.as_tensor(value) == none).all()) for value, none in (*filters, (self.epsilon, 0)))
+        return free and not self.params.remembers and self.guide is None
+
 
 def make_job(
     prompts: Any,

@@ -35,16 +35,7 @@ def takes(engine: DeviceEngine, job: Job, lanes: int) -> bool:
     all programs run at once; where each program, which reads all weights itself, needs no longer for it than the
     launches that it saves; and where heads are no wider than a program can hold.
     """
-    params = job.params
-    neutral = (
-        (params.top_k, 0),
-        (params.top_p, 1),
-        (params.min_p, 0),
-        (params.typical_p, 1),
-        (job.epsilon, 0),
-    )
-    plain = all(bool((torch.as_tensor(value) == free).all()) for value, free in neutral)
-    if not plain or params.remembers or job.guide is not None or engine.config.head_dim > 64:
+    if not job.plain or engine.config.head_dim > 64:
         return False
     at_once = lanes
     if engine.device.type == "cuda":

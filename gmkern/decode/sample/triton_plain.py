@@ -33,6 +33,13 @@ def nobody(R: tl.constexpr):
 
 
 @triton.jit
+def best_of(most, score, token):
+    """Of sets side by side [R, T] one a row: the greatest logit, the greatest score, the first token that has it."""
+    best = tl.max(score, 1)
+    return tl.max(most, 1), best, tl.min(tl.where(score == best[:, None], token, NO_PLACE), 1)
+
+
+@triton.jit
 def candidates(x, start, inside, temperature, seed, sample_id, step, T: tl.constexpr):
     """Of logits x [R, T] of tokens start ... start + T - 1, of which some are ``inside``: the greatest (infinity where
     one is not finite), the greatest score, and the first token that has it. ``start`` and T are multiples of 4."""
@@ -46,9 +53,7 @@ def candidates(x, start, inside, temperature, seed, sample_id, step, T: tl.const
     score = tl.where((temperature == 0.0)[:, None], z, z + interleave4(g0, g1, g2, g3))
     score = tl.where(inside, score, float("-inf"))
     fine = (x < _INFINITY) & (z < _INFINITY)
-    most = tl.max(tl.where(inside, tl.where(fine, x, _INFINITY), float("-inf")), 1)
-    best = tl.max(score, 1)
-    return most, best, tl.min(tl.where(score == best[:, None], index[None, :], NO_PLACE), 1)
+    return best_of(tl.where(inside, tl.where(fine, x, _INFINITY), float("-inf")), score, index[None, :])
 
 
 @triton.jit
