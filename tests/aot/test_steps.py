@@ -60,6 +60,7 @@ def test_whole_steps(name, architecture):
     )
     # One program a multiprocessor, of as many registers as there are: a step's addresses and rows' numbers live through
     # all its phases, and about a hundred words of them wait in local memory, where the phases' loops leave them
+    assert compiled.registers <= 255
     assert compiled.spilled <= 704
     assert compiled.shared <= 48 * 1024  # a phase's blocks of weights, or of keys and values, on their way
     if architecture == 90:
