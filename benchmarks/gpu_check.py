@@ -129,7 +129,7 @@ def serve(device: Any, tiny: bool) -> int:
     out = os.fdopen(os.dup(1), "w", buffering=1)  # rows; what libraries print goes beside them
     os.dup2(2, 1)
     from gpu_cases import CASES
-    from gpu_cases.measuring import ceilings, check_owner, rows_of
+    from gpu_cases.measuring import ceilings, check_owner, give_back, rows_of
 
     for line in sys.stdin:
         name, budget = json.loads(line)
@@ -140,6 +140,7 @@ def serve(device: Any, tiny: bool) -> int:
                 check_owner(name, device)
                 for row in rows_of(CASES[name], device, tiny, budget):
                     out.write(json.dumps({"row": row}) + "\n")
+                give_back(device)
         except Exception as error:  # the device may be spoiled: whatever it was, another process goes on
             traceback.print_exc()
             first = next((text for text in str(error).splitlines() if text.strip()), "no message")
@@ -195,6 +196,8 @@ class Worker:
                 row["status"] = "ok"
                 row["not measured"][row["doing"]] = wrong
         row.pop("doing", None)
+        if "not captured" in row:
+            self.stop()  # PyTorch's generators may still believe that a graph is captured
         return row
 
     def _ask(self, task: list[Any]) -> None:

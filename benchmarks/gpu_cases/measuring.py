@@ -34,7 +34,7 @@ def ceilings(device: torch.device, tiny: bool, budget: float) -> Row:
 def rows_of(
     make: Callable[[torch.device, bool], Case], device: torch.device, tiny: bool, budget: float
 ) -> Iterator[Row]:
-    """The case's row: after its check and its own time, then after each rival's, then with those in a graph."""
+    """The case's row: after its check and its own time, then with each rival's, then with those in graphs."""
     case = make(device, tiny)
     case.check()
     rivals = {name: run for name, run in case.rivals.items() if not isinstance(run, str)}
@@ -57,6 +57,11 @@ def rows_of(
         "doing": OURS,  # whose fault it is if no other row follows
     }
     yield row
+    graphs: dict[str, Callable[[], object]] = {}
+    if device.type == "cuda" and case.captures and row["seconds"][OURS] < SHORT:
+        graphs[OURS] = in_a_graph(case.run, CALLS)  # ours must survive it
+        row["in a graph"][OURS] = statistics.median(seconds(graphs[OURS], device, budget=each)) / CALLS
+        yield row
     for name, run in rivals.items():
         yield row | {"doing": name}
         try:
@@ -66,12 +71,33 @@ def rows_of(
         else:
             del row["not measured"][name]
             row["seconds"][name], row["ours beside"][name] = times[name], times[OURS]
+    if graphs:
+        yield from _captured(case, row, graphs, device, each)
     yield row
-    if device.type == "cuda" and case.captures and row["seconds"][OURS] < SHORT:
-        yield from _captured(case, rivals, row, device, each)
+
+
+def give_back(device: torch.device) -> None:
+    """What the last case held."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def _captured(
+    case: Case, row: Row, graphs: dict[str, Callable[[], object]], device: torch.device, budget: float
+) -> Iterator[Row]:
+    """Seconds of a run on the device alone: graphs of CALLS runs, those of rivals that have one, replayed in turns."""
+    for name in row["ours beside"]:
+        yield row | {"doing": name}
+        run = case.rivals[name]
+        assert not isinstance(run, str)
+        try:
+            graphs[name] = in_a_graph(run, CALLS)
+        except Exception as error:  # it waits for the device; what is left of the capture may spoil another
+            row["not captured"] = {name: _short(error)}
+            break
+    times = side_by_side(graphs, device, budget=budget * len(graphs))
+    row["in a graph"] = {name: taken / CALLS for name, taken in times.items()}
 
 
 def check_owner(name: str, device: torch.device) -> None:
@@ -83,22 +109,6 @@ def check_owner(name: str, device: torch.device) -> None:
     missing = {"cuda": _backend.on_cuda, "triton": _backend.on_triton}[owner](device)
     if missing:
         raise RuntimeError(missing)
-
-
-def _captured(
-    case: Case, rivals: dict[str, Callable[[], object]], row: Row, device: torch.device, budget: float
-) -> Iterator[Row]:
-    """Seconds of a run on the device alone: graphs of CALLS runs, replayed in turns. Ours must survive the capture."""
-    graphs = {OURS: in_a_graph(case.run, CALLS)}
-    for name, run in rivals.items():
-        if name in row["seconds"]:
-            try:
-                graphs[name] = in_a_graph(run, CALLS)
-            except Exception as error:  # one that waits for the device has no graph
-                row.setdefault("not captured", {})[name] = _short(error)
-    times = side_by_side(graphs, device, budget=budget * len(graphs))
-    row["in a graph"] = {name: taken / CALLS for name, taken in times.items()}
-    yield row
 
 
 def _short(error: Exception) -> str:

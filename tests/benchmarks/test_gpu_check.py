@@ -108,7 +108,7 @@ for line in sys.stdin:
     say(row=full | {"doing": "slow"})
     if name == "slow rival": time.sleep(600)
     if name == "deadly rival": os.kill(os.getpid(), 9)
-    say(row={"pid": os.getpid()})
+    say(row={"pid": os.getpid()} | ({"not captured": {}} if name == "waits" else {}))
     say(done=name)
 """
 
@@ -136,7 +136,9 @@ def test_a_case_that_goes_wrong_is_red_and_the_others_go_on(modules, monkeypatch
         for name, why in (("slow rival", "not finished in 1 s"), ("deadly rival", "its process ended with status -9")):
             row = worker.measure(name, 1.0 if name == "slow rival" else 30)
             assert (row["status"], row["not measured"]) == ("ok", {"slow": why})
-        third = worker.measure("three", 30)
+        third = worker.measure("waits", 30)
+        assert third["status"] == "ok"
+        assert worker.measure("three", 30)["pid"] != third["pid"]  # a capture that failed may spoil what follows
         assert third["status"] == "ok"
         assert third["pid"] != first["pid"]
         assert worker.measure("four", 0.05)["status"] == "not run: the time budget was spent"
@@ -151,6 +153,40 @@ def test_cases_share_the_time_that_is_left(modules):
     for cases in range(30, 0, -1):  # whatever is slow takes all that it may
         left -= allowed(left, cases)
     assert left >= -1e-9
+
+
+def test_a_short_run_is_captured_before_its_rivals(modules, monkeypatch):
+    """With a stand-in for the device: a run takes as many seconds as it says."""
+    measuring, of = importlib.import_module("gpu_cases.measuring"), importlib.import_module("gpu_cases.case")
+    happened: list[str] = []
+
+    def in_a_graph(run, calls):
+        happened.append(f"graph of {run()}")
+        if run() == "waits":
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return lambda: run() + " captured"
+
+    took = {"ours": 1e-3, "ours captured": 1e-2, "slow": 4e-3, "slow captured": 3e-2, "waits": 2e-3}
+    monkeypatch.setattr(measuring, "in_a_graph", in_a_graph)
+    monkeypatch.setattr(measuring, "seconds", lambda run, device, budget: happened.append(run()) or [took[run()]])
+    monkeypatch.setattr(
+        measuring, "side_by_side", lambda runs, device, budget: {name: took[run()] for name, run in runs.items()}
+    )
+
+    def fails() -> str:
+        raise ValueError("no such shape\nmore")
+
+    rivals = {"a": lambda: "slow", "b": fails, "c": lambda: "waits", "d": "not installed"}
+    case = of.Case("[1]", lambda: "ours", lambda: happened.append("check"), rivals, read=5e-3)
+    *_, row = measuring.rows_of(lambda *_: case, torch.device("cuda"), False, 1.0)
+    assert happened == ["check", "ours", "graph of ours", "ours captured", "graph of slow", "graph of waits"]
+    assert row["in a graph"] == {"gmkern": 1e-2 / 20, "a": 3e-2 / 20}
+    assert row["absent"] == {"d": "not installed"}
+    assert row["not measured"] == {"b": "failed: ValueError: no such shape"}
+    assert "not permitted" in row["not captured"]["c"]
+    row = modules[1].judged(row | {"status": "ok", "case": "x"}, {"read, bytes a second": 5.0}, tiny=False)
+    assert row["ratio"] == pytest.approx({"a": 3.0, "c": 2.0})  # in graphs; as they are called
+    assert row[SHARE] == pytest.approx(2.0)
 
 
 ROW = {
