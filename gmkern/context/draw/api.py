@@ -60,7 +60,7 @@ def draw(
     (Durstenfeld, Comm. ACM, 1964), each ordered choice with the same probability to within M 2^-64. Sets are
     independent of each other, so that a point may be in several. Set i is a function of (seed, sample_ids[i], M) alone,
     and a smaller ``size`` gives a set's first points. ``points`` are differentiable with respect to ``train``. Works
-    under ``torch.compile(fullgraph=True)``; give the seed as a tensor there, so that replays differ.
+    under ``torch.compile(fullgraph=True)`` and in CUDA graphs; give the seed as a tensor there, so that replays differ.
 
     Examples
     --------

@@ -139,7 +139,8 @@ def token_logprobs(
     -----
     The gradient with respect to logits holds the kept set fixed: it is that of log_softmax over the kept tokens, so it
     flows through log_kept_mass. It is 0 where the value is constant: at temperature 0, and where a token is outside the
-    kept set. Parameters have no gradient, and second derivatives raise.
+    kept set. Parameters have no gradient, and second derivatives raise. Works under ``torch.compile(fullgraph=True)``
+    and in CUDA graphs.
 
     Examples
     --------

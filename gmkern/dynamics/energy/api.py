@@ -70,8 +70,8 @@ def energy_and_forces(
     forces, in the positions and in the field's tensor parameters: on "cpu" and "cuda" the first derivatives are one
     compiled sweep, the second are plain PyTorch, with memory for all pairs at once; the reference is differentiable
     without limit. Not in a cutoff, nor in the range of a ``SoftSphere`` or ``WCA``, where there is nothing to move.
-    Works under ``torch.compile`` when called as ``torch.ops.gmkern.energy_and_forces``; this function reads values, to
-    check them.
+    Works under ``torch.compile`` and in CUDA graphs when called as ``torch.ops.gmkern.energy_and_forces``; this
+    function reads values, to check them, for which a GPU is waited for.
 
     Examples
     --------

@@ -58,7 +58,8 @@ def sample(
     and for any number of threads. Modes, ``no_grad`` and devices are the caller's: a decoder in training mode runs as
     it is. Gradients reach the decoder's parameters, through the kernel (which draws the noise again in blocks) or
     through PyTorch's checkpoints: memory does not grow with n beyond the samples. Works under
-    ``torch.compile(fullgraph=True)`` where the kernel serves and n is at most 65,536.
+    ``torch.compile(fullgraph=True)`` where the kernel serves and n is at most 65,536, and in CUDA graphs (with tensors
+    for seed and sample_ids, so that replays differ).
 
     Examples
     --------
