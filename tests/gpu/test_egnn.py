@@ -30,16 +30,16 @@ def close(ours: torch.Tensor, theirs: torch.Tensor, dtype: torch.dtype, width: i
 
 
 @pytest.mark.parametrize(
-    ("width", "dim", "options"),
+    ("width", "dim", "options", "dtype"),  # few, as each compiles for some seconds
     [
-        (64, 3, {}),
-        (7, 3, {"cutoff": 2.5, "types": 3}),
-        (33, 2, {"cutoff": 1.7}),
-        (200, 3, {"cutoff": 2.5, "neighbors": 9.0}),
-        (64, 3, {"conservative": True, "cutoff": 2.5}),
+        (64, 3, {}, torch.float32),
+        (64, 3, {}, torch.float64),
+        (7, 3, {"cutoff": 2.5, "types": 3}, torch.float32),
+        (33, 2, {"cutoff": 1.7}, torch.float64),
+        (200, 3, {"cutoff": 2.5, "neighbors": 9.0}, torch.float32),
+        (64, 3, {"conservative": True, "cutoff": 2.5}, torch.float32),
     ],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_values_and_gradients(width, dim, options, dtype):
     net = network(width, dtype, **{"neighbors": 20.0} | options)
     x = 2.0 * torch.randn(PTR[-1], dim, dtype=dtype)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import gmkern
-from gmkern import context, decode, latent, neighbors
+from gmkern import context, decode, dynamics, latent, neighbors
+from gmkern.classical import RBM
 
 pytestmark = pytest.mark.gpu
 SECOND = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs a second CUDA device")
@@ -29,6 +30,11 @@ class Inputs:
         torch.manual_seed(0)
         self.decoder = torch.nn.Sequential(torch.nn.Linear(8, 40), torch.nn.GELU(), torch.nn.Linear(40, 3)).to(device)
         self.decoder.requires_grad_(False)
+        self.machine = RBM(300, 20).to(device).requires_grad_(False)
+        self.machine.weight.normal_()
+        self.weights = dynamics.EGNN(16, 1).layers[0].packed(torch.float32).detach().to(device)
+        self.ptr = torch.tensor([0, 30, 70], device=device)
+        self.box = torch.empty(0, 3, 3, dtype=torch.float64, device=device)
 
     def change(self) -> None:
         for tensor in (self.x, self.logits, self.q, self.keys):
@@ -40,6 +46,11 @@ class Inputs:
 def gradient(run, leaf: torch.Tensor) -> torch.Tensor:
     copy = leaf.detach().requires_grad_()  # of the same storage
     return torch.autograd.grad(run(copy).sum(), copy)[0]
+
+
+def messages(i: Inputs, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    places = x[:, :3].contiguous()
+    return torch.ops.gmkern.egnn_layer(places, x, i.weights, i.ptr, i.box, i.box, True, 4.0, 9.0)
 
 
 FILTERED = decode.SamplingParams(temperature=0.8, top_k=20, top_p=0.9)
@@ -58,6 +69,9 @@ OPS = {
     "draw": lambda i: context.draw(i.y, 6, 10, seed=i.seed, sample_ids=i.ids),
     "draw, backward": lambda i: gradient(lambda y: context.draw(y, 6, seed=i.seed, sample_ids=i.ids).points, i.y),
     "latent": lambda i: latent.sample(i.decoder, 6, seed=i.seed, sample_ids=i.ids),
+    "sweeps": lambda i: i.machine.sample(6, steps=3, seed=i.seed, sample_ids=i.ids),
+    "messages": lambda i: messages(i, i.x),
+    "messages, backward": lambda i: gradient(lambda x: messages(i, x)[1], i.x),
     "attention": lambda i: decode.attention(i.q[:, 0], i.keys, i.values, i.lengths),
     "attention, backward": lambda i: gradient(lambda q: decode.attention(q, i.keys, i.values, i.lengths).out, i.q),
     "sample": lambda i: decode.sample(i.logits, seed=i.seed, sample_ids=i.ids, step=i.step),

@@ -12,8 +12,10 @@ from gmkern.context.draw import triton_kernels as draw_kernels
 from gmkern.decode.attention import triton_kernels as attention_kernels
 from gmkern.decode.sample import SamplingParams
 from gmkern.decode.sample import triton_kernels as sample_kernels
+from gmkern.dynamics import EGNN
 from gmkern.dynamics.egnn import triton_adjoint as egnn_adjoint
 from gmkern.dynamics.egnn import triton_kernels as egnn_kernels
+from gmkern.dynamics.systems import systems_of
 from gmkern.latent.sample import triton_kernels as latent_kernels
 from gmkern.neighbors import triton_screening
 from gmkern.neighbors.count_within import ops as count_ops
@@ -108,6 +110,13 @@ def messages():
     egnn_adjoint.egnn_layer_backward(*given, egnn_kernels.egnn_layer(*given)[2], x, h, True)
 
 
+def moved():
+    """An EGNN's velocities, once its systems are bound: what each step of a run asks for."""
+    net, x, ptr = EGNN(5, 2, types=2, cutoff=2.0), torch.randn(7, 3), [0, 3, 7]
+    bound = net.bind(systems_of(x, ptr), x, [0, 1] * 3 + [0], None, False, "triton")
+    return lambda: bound.field(x, torch.tensor([0.1, 0.2]))
+
+
 def swept():
     rbm = RBM(6, 300)
     rbm.sample(5, steps=2, seed=SEED, sample_ids=IDS, backend="triton")
@@ -136,6 +145,11 @@ FLAGGED = {
     "kernel sums": lambda: summed(False),
     "log kernel sums": lambda: summed(True),
 }
+
+
+@torch.no_grad()
+def test_a_step_along_a_network_waits_for_nothing():
+    assert asked(moved()) == []
 
 
 @pytest.mark.parametrize("name", CALLS)
