@@ -52,7 +52,8 @@ def energy_and_forces(
     pbc : which of the cell's vectors repeat: a bool, or D of them.
     backend : None, "cpu", "cuda" or "reference". None takes the C++ kernels ("cpu": CPU tensors, terms between atoms in
         2 or 3 dimensions, up to 8 terms), on CUDA tensors the CUDA kernels ("cuda": 2 or 3 dimensions, up to 8 terms),
-        else the plain-PyTorch "reference", which serves every call.
+        else the plain-PyTorch "reference", which serves every call. An ``EGNN`` has its own: "cpu", "triton" (CUDA
+        tensors) or "reference".
 
     Returns
     -------
