@@ -10,7 +10,7 @@ TYPES = (
     dict.fromkeys(("x", "scale", "logits", "greatest", "best", "logprobs", "raws", "kepts"), "*fp32")
     | dict.fromkeys(("seeds", "sample_ids", "steps", "raw", "mass", "ends", "step", "token", "tokens"), "*i64")
     | dict.fromkeys(("best_token", "state", "position"), "*i32")
-    | {"params": "*fp64"}
+    | {"packed": "*fp64"}
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.aot.compiling import ARCHITECTURES, compile_triton, unpromised_instructions
 
-POINTERS = {"mask": "*u8", "met": "*i32", "seeds": "*i64", "sample_ids": "*i64", "steps": "*i64", "params": "*fp64"}
+POINTERS = {"mask": "*u8", "met": "*i32", "seeds": "*i64", "sample_ids": "*i64", "steps": "*i64", "packed": "*fp64"}
 REALS = (
     *("scratch", "logprobs", "raw_logprobs", "log_kept_mass", "entropies"),
     *("to_logprob", "to_raw", "to_entropy", "gradient"),

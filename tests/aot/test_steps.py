@@ -51,7 +51,7 @@ def test_whole_steps(name, architecture):
     compiled = compile_triton(
         steps_kernel,
         architecture,
-        types=types | {"params": "*fp64", "layer_stride": "i64", "softcap": "fp32", "scale": "fp32"},
+        types=types | {"packed": "*fp64", "layer_stride": "i64", "softcap": "fp32", "scale": "fp32"},
         constants=constants,
         aligned=(*FLOATS, "embedding", "places", "head", "keys", "values", "layer_stride"),
         num_warps=WARPS,

@@ -30,7 +30,7 @@ _WIDE = tl.constexpr(128)  # of them, or of candidates, at once
 
 @triton.jit(do_not_specialize=["rows"])
 def head_kernel(
-    x, weight, scale, params, seeds, sample_ids, steps, logits, greatest, best, best_token, rows,
+    x, weight, scale, packed, seeds, sample_ids, steps, logits, greatest, best, best_token, rows,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, SCALED: tl.constexpr, CAP: tl.constexpr, NARROW: tl.constexpr,
     PARAMS: tl.constexpr, I: tl.constexpr, O: tl.constexpr,
 ):  # fmt: skip
@@ -48,7 +48,7 @@ def head_kernel(
     put(logits, total, row, there, o, OUTPUTS, False)
     most, score, token = candidates(
         total, first, there[:, None] & (o < OUTPUTS)[None, :],
-        tl.load(params + row * PARAMS, mask=there, other=1.0).to(tl.float32),
+        tl.load(packed + row * PARAMS, mask=there, other=1.0).to(tl.float32),
         tl.load(seeds + row, mask=there, other=0), tl.load(sample_ids + row, mask=there, other=0),
         tl.load(steps + row, mask=there, other=0), O,
     )  # fmt: skip
@@ -58,8 +58,8 @@ def head_kernel(
     tl.store(best_token + at, token, mask=there)
 
 
-@triton.jit(do_not_specialize=["rows"])
-def masses_kernel(logits, params, greatest, raw, mass, rows, tiles, vocab, PARAMS: tl.constexpr):
+@triton.jit(do_not_specialize=["rows", "tiles"])
+def masses_kernel(logits, packed, greatest, raw, mass, rows, tiles, vocab, PARAMS: tl.constexpr):
     """The masses of a part of the vocabulary: raw and mass [rows, parts]."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     there = row < rows
@@ -71,7 +71,7 @@ def masses_kernel(logits, params, greatest, raw, mass, rows, tiles, vocab, PARAM
         inside = there[:, None] & (i < tiles)[None, :]
         most = tl.maximum(most, tl.load(of_tiles, mask=inside, other=float("-inf")))
     top = tl.max(most, 1)
-    temperature = tl.load(params + row * PARAMS, mask=there, other=1.0).to(tl.float32)
+    temperature = tl.load(packed + row * PARAMS, mask=there, other=1.0).to(tl.float32)
     raw_sum = tl.zeros([ROWS, _WIDE], tl.int64)
     mass_sum = tl.zeros([ROWS, _WIDE], tl.int64)
     begin = tl.program_id(1) * _PART
@@ -87,9 +87,9 @@ def masses_kernel(logits, params, greatest, raw, mass, rows, tiles, vocab, PARAM
     tl.store(mass + to, tl.sum(mass_sum, 1), mask=there)
 
 
-@triton.jit(do_not_specialize=["rows", "end_count", "most"])
+@triton.jit(do_not_specialize=["rows", "tiles", "parts", "end_count", "most"])
 def finish_kernel(
-    logits, params, greatest, best, best_token, raw, mass, ends, state, step, token, position, tokens, logprobs, raws,
+    logits, packed, greatest, best, best_token, raw, mass, ends, state, step, token, position, tokens, logprobs, raws,
     kepts, rows, tiles, parts, vocab, room, end_count, most, PARAMS: tl.constexpr,
 ):  # fmt: skip
     """The best of the candidates, the sums of the parts, and :func:`move` of lanes that run."""
@@ -107,17 +107,17 @@ def finish_kernel(
             tl.load(best_token + of, mask=inside, other=NO_PLACE),
         )
         top, score, new = better(top, score, new, found[0], found[1], found[2])
-    raw_sum = tl.zeros([ROWS], tl.int64)
-    mass_sum = tl.zeros([ROWS], tl.int64)
+    raw_sum = tl.zeros([ROWS, _WIDE], tl.int64)
+    mass_sum = tl.zeros([ROWS, _WIDE], tl.int64)
     for start in range(0, parts, _WIDE):
         i = start + tl.arange(0, _WIDE)
         inside = there[:, None] & (i < parts)[None, :]
         of = at[:, None] * parts + i[None, :]
-        raw_sum += tl.sum(tl.load(raw + of, mask=inside, other=0), 1)
-        mass_sum += tl.sum(tl.load(mass + of, mask=inside, other=0), 1)
-    temperature = tl.load(params + row * PARAMS, mask=there, other=1.0).to(tl.float32)
+        raw_sum += tl.load(raw + of, mask=inside, other=0)
+        mass_sum += tl.load(mass + of, mask=inside, other=0)
+    temperature = tl.load(packed + row * PARAMS, mask=there, other=1.0).to(tl.float32)
     chosen = tl.load(logits + at * vocab + new, mask=there & (new < vocab), other=0.0)
-    drawn = spoken(chosen, new, temperature, top, raw_sum, mass_sum)
+    drawn = spoken(chosen, new, temperature, top, tl.sum(raw_sum, 1), tl.sum(mass_sum, 1))
     runs = there & (tl.load(state + row, mask=there, other=0) == _RUNS)
     move(
         row, runs, drawn[0], drawn[1], drawn[2], drawn[3], ends, state, step, token, position, tokens, logprobs, raws,

@@ -101,7 +101,7 @@ def _attend(
 @triton.jit(do_not_specialize=["lanes", "steps", "room", "end_count", "most"])
 def steps_kernel(
     table, windows, embedding, places, norm_weight, norm_bias, head, head_scale, turns, keys, values, x, qkv, queries,
-    attended, hidden, made, logits, seeds, sample_ids, params, slots, ends, state, step, token, position, tokens,
+    attended, hidden, made, logits, seeds, sample_ids, packed, slots, ends, state, step, token, position, tokens,
     logprobs, raws, kepts, lanes, steps, layers, layer_stride, room, lane_room, end_count, most, softcap, scale,
     WIDTH: tl.constexpr, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, DIM: tl.constexpr, TURNED: tl.constexpr,
     HIDDEN: tl.constexpr, VOCAB: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr, ACTIVATION: tl.constexpr,
@@ -199,7 +199,7 @@ def steps_kernel(
             tl.debug_barrier()
 
             # the head, the best of each tile of logits, and then the masses relative to the greatest of all
-            temperature = tl.load(params + row * PARAMS, mask=there, other=1.0).to(tl.float32)
+            temperature = tl.load(packed + row * PARAMS, mask=there, other=1.0).to(tl.float32)
             seed = tl.load(seeds + row, mask=there, other=0)
             sample_id = tl.load(sample_ids + row, mask=there, other=0)
             at_step = tl.load(step + row, mask=there, other=0)

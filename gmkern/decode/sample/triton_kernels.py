@@ -98,14 +98,14 @@ def explore(z_row, vocab, token, chance, legal, seed, sample_id, step, TILE: tl.
 
 @triton.jit
 def sample_kernel(
-    logits, params, mask, met, scratch, seeds, sample_ids, steps, tokens, logprobs, raw_logprobs, log_kept_mass,
+    logits, packed, mask, met, scratch, seeds, sample_ids, steps, tokens, logprobs, raw_logprobs, log_kept_mass,
     vocab, row_stride, stride, params_stride, mask_row_stride, mask_stride, seed_stride, step_stride,
     HAS_MASK: tl.constexpr, HAS_MET: tl.constexpr, FP64: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """A row a program: a token, and what is said of it; -1 and NaN for a row that cannot be served."""
     row = tl.program_id(0).to(tl.int64)
     number: tl.constexpr = tl.float64 if FP64 else tl.float32
-    p = params + row * params_stride
+    p = packed + row * params_stride
     x_row = logits + row * row_stride
     z_row = scratch + row * vocab
     x_top, top, fine = processed(

@@ -52,7 +52,7 @@ def spread(
 
 @triton.jit
 def score_kernel(
-    logits, params, mask, met, scratch, tokens, logprobs, raw_logprobs, log_kept_mass, entropies,
+    logits, packed, mask, met, scratch, tokens, logprobs, raw_logprobs, log_kept_mass, entropies,
     vocab, row_stride, stride, params_stride, mask_row_stride, mask_stride,
     HAS_MASK: tl.constexpr, HAS_MET: tl.constexpr, FP64: tl.constexpr, TILE: tl.constexpr,
     WHOLE: tl.constexpr, ENTROPY: tl.constexpr,
@@ -60,7 +60,7 @@ def score_kernel(
     """A row a program: its token's log-probability and, if WHOLE, the rest; NaN for a row that cannot be served."""
     row = tl.program_id(0).to(tl.int64)
     number: tl.constexpr = tl.float64 if FP64 else tl.float32
-    p = params + row * params_stride
+    p = packed + row * params_stride
     x_row = logits + row * row_stride
     z_row = scratch + row * vocab
     x_top, top, fine = processed(
@@ -104,7 +104,7 @@ def score_kernel(
 
 @triton.jit
 def gradient_kernel(
-    logits, params, mask, met, scratch, tokens, to_logprob, to_raw, to_entropy, gradient,
+    logits, packed, mask, met, scratch, tokens, to_logprob, to_raw, to_entropy, gradient,
     vocab, row_stride, stride, params_stride, mask_row_stride, mask_stride,
     HAS_MASK: tl.constexpr, HAS_MET: tl.constexpr, FP64: tl.constexpr, TILE: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
@@ -112,7 +112,7 @@ def gradient_kernel(
     the raw one and the entropy; NaN for a row that cannot be served."""
     row = tl.program_id(0).to(tl.int64)
     number: tl.constexpr = tl.float64 if FP64 else tl.float32
-    p = params + row * params_stride
+    p = packed + row * params_stride
     x_row = logits + row * row_stride
     z_row = scratch + row * vocab
     met_row = met + row * vocab if HAS_MET else met
