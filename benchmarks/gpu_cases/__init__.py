@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from gpu_cases import attention, decode, dynamics, latent, neighbors, noise, sampling
+from gpu_cases import attention, decode, dynamics, large_systems, latent, neighbors, noise, sampling
 from gpu_cases.case import Case
 
 CASES: dict[str, Callable[[torch.device, bool], Case]] = {
@@ -18,6 +18,7 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     **attention.CASES,
     **neighbors.CASES,
     **dynamics.CASES,
+    **large_systems.CASES,
     **noise.CASES,
     **latent.CASES,
     **decode.CASES,  # last: time that others left is for its rivals, which compile for a minute

@@ -7,7 +7,8 @@
 
 namespace gm {
 
-constexpr int64_t kSumTile = 1024;  // counts that are summed by one block (sums_cuda.h)
+constexpr int64_t kFewestCelled = 256;  // atoms of a system that are worth cells
+constexpr int64_t kSumTile = 1024;      // counts that are summed by one block (sums_cuda.h)
 GM_HD int64_t sum_tiles(int64_t count) { return count / kSumTile + 1; }
 
 // One system's, made on the device.

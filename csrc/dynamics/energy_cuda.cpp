@@ -10,8 +10,16 @@
 namespace gm {
 namespace {
 
-CudaEnergy arguments(const CudaBatch& b, const Tensor& positions, const Tensor& system_ptr, Tensor& forces) {
-    CudaEnergy a = {};
+// Lists are of use to one look where systems are large on average: none is known to be to the host.
+constexpr int64_t kFewestOnAverage = 1000;
+
+struct Call {
+    CudaEnergy a;
+    Tensor near;
+};
+Call call_of(const CudaBatch& b, const Tensor& positions, const Tensor& system_ptr, Tensor& forces) {
+    Call call = {{}, forces};
+    CudaEnergy& a = call.a;
     a.fp64 = b.fp64;
     a.device = b.device;
     a.stream = b.stream;
@@ -20,7 +28,10 @@ CudaEnergy arguments(const CudaBatch& b, const Tensor& positions, const Tensor& 
     a.system_ptr = system_ptr.const_data_ptr<int64_t>();
     a.x = positions.const_data_ptr();
     a.forces = forces.mutable_data_ptr();
-    return a;
+    const bool large = b.systems > 0 && b.atoms / b.systems >= kFewestOnAverage;
+    call.near = room_for_lists(a.near, b, a.system_ptr, kFewestCelled, large ? b.atoms : 0, 0.0);
+    a.near.cells.x = a.x;
+    return call;
 }
 
 std::tuple<Tensor, Tensor> energy_and_forces(const Tensor& positions, const Tensor& system_ptr, const Tensor& types,
@@ -31,7 +42,8 @@ std::tuple<Tensor, Tensor> energy_and_forces(const Tensor& positions, const Tens
     Tensor energy = torch::stable::new_empty(positions, {b.systems});
     Tensor forces = torch::stable::new_empty(positions, {b.atoms, b.dim});
     Tensor each = torch::stable::new_empty(parameters, {b.atoms});
-    CudaEnergy a = arguments(b, positions, system_ptr, forces);
+    Call call = call_of(b, positions, system_ptr, forces);
+    CudaEnergy& a = call.a;
     a.energy = energy.mutable_data_ptr();
     a.atom_energies = each.mutable_data_ptr<double>();
     const char* wrong = launch_energy(a);
@@ -58,7 +70,8 @@ std::tuple<Tensor, Tensor> energy_and_forces_backward(const Tensor& positions, c
     torch::stable::fill_(slopes, 0.0);
     Tensor total = torch::stable::new_empty(parameters, {count});
     torch::stable::fill_(total, 0.0);
-    CudaEnergy a = arguments(b, positions, system_ptr, out);
+    Call call = call_of(b, positions, system_ptr, out);
+    CudaEnergy& a = call.a;
     a.u = grad_forces.const_data_ptr();
     a.by_energy = grad_energy.const_data_ptr();
     if (with_parameters) {

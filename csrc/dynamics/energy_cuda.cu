@@ -1,9 +1,10 @@
 // One look at all systems: energies and forces, or the adjoint of both. Eight threads an atom, whatever its system; so
-// systems of any size are served, and an atom's sum has one order.
+// systems of any size are served, and an atom's sum has one order, over all pairs or over lists of neighbours.
 #include "dynamics/energy_cuda.h"
 
 #include "dynamics/keyed_sums_cuda.h"
 #include "dynamics/launch_cuda.h"
+#include "dynamics/rows_cuda.h"
 #include "dynamics/system_cuda.h"
 
 namespace gm {
@@ -11,33 +12,13 @@ namespace {
 
 constexpr int kGroup = 8, kThreads = 128, kAtoms = kThreads / kGroup;
 
-struct Rows {
-    int64_t first, count;
-};
-// The rows of a system, none where the offsets are not those of a batch.
-__device__ inline Rows rows_of(const CudaEnergy& a, int64_t system) {
-    const int64_t first = a.system_ptr[system], end = a.system_ptr[system + 1];
-    return first >= 0 && first <= end && end <= a.field.atoms ? Rows{first, end - first} : Rows{0, -1};
-}
-// The last system that begins at or before the atom.
-__device__ inline int64_t system_of(const CudaEnergy& a, int64_t atom) {
-    int64_t low = 0, high = a.systems;
-    while (high - low > 1) {
-        const int64_t middle = (low + high) / 2;
-        if (a.system_ptr[middle] <= atom)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
 template <class R, int D>
 __device__ void read_box(const CudaEnergy& a, int64_t system, PeriodicBox<R, D>& box) {
     const int64_t at = (a.field.boxes == 1 ? 0 : system) * D * D;
     box.read(a.field.cell + at, a.field.inverse + at);
 }
 template <class R, int D>
-__device__ CudaSystem<R, D> system_at(const CudaEnergy& a, int64_t system, const Rows& rows, const CudaTerms<R>& terms,
+__device__ CudaSystem<R, D> system_at(const CudaEnergy& a, const Rows& rows, const CudaTerms<R>& terms,
                                       const PeriodicBox<R, D>& box) {
     const int32_t* types = reinterpret_cast<const int32_t*>(a.field.ready + a.field.types_at) + rows.first;
     const R *x = static_cast<const R*>(a.x) + rows.first * D, *u = static_cast<const R*>(a.u);
@@ -47,24 +28,26 @@ __device__ CudaSystem<R, D> system_at(const CudaEnergy& a, int64_t system, const
             x,
             u == nullptr ? nullptr : u + rows.first * D,
             static_cast<int>(rows.count),
-            u == nullptr ? 0.0 : static_cast<double>(static_cast<const R*>(a.by_energy)[system])};
+            u == nullptr ? 0.0 : static_cast<double>(static_cast<const R*>(a.by_energy)[rows.system])};
 }
 
 template <Want want, class R, int D>
 __global__ void __launch_bounds__(kThreads) per_atom(const CudaEnergy a) {
     __shared__ CudaTerms<R> terms;
     __shared__ PeriodicBox<R, D> boxes[kAtoms];
+    __shared__ PairShare<R, D> shares[kThreads];
     const int slot = threadIdx.x / kGroup, g = threadIdx.x % kGroup;
     const int64_t atom = static_cast<int64_t>(blockIdx.x) * kAtoms + slot;
-    const int64_t system = system_of(a, atom);
-    const Rows rows = rows_of(a, system);
+    const Rows rows = rows_at(a.system_ptr, a.systems, a.field.atoms, atom);
     if (threadIdx.x == 0) terms.read(a.field);
-    if (g == 0 && a.field.boxes > 0) read_box(a, system, boxes[slot]);
+    if (g == 0 && a.field.boxes > 0) read_box(a, rows.system, boxes[slot]);
     __syncthreads();
-    const bool there = atom >= rows.first && atom < rows.first + rows.count;
-    const CudaSystem<R, D> s = system_at(a, system, rows, terms, boxes[slot]);
+    const bool there = holds(rows, atom), listed = there && a.near.lists != nullptr;
+    const CudaSystem<R, D> s = system_at(a, rows, terms, boxes[slot]);
     const int i = there ? static_cast<int>(atom - rows.first) : s.count;
-    const AtomSums<R, D> sums = atom_sums<want, true>(s, i, g, kGroup);
+    const ListedPairs<R, D> pairs = {listed ? a.near.lists + atom * a.near.room : nullptr,
+                                     listed ? a.near.lengths[atom] : -1, shares + kGroup * slot};
+    const AtomSums<R, D> sums = atom_sums<want, true>(s, i, g, kGroup, pairs);
     double energy = sums.energy();
     for (int half = kGroup / 2; half > 0; half /= 2) energy += __shfl_xor_sync(kAllLanes, energy, half);
     if (g != 0 || atom >= a.field.atoms) return;
@@ -77,7 +60,7 @@ __global__ void __launch_bounds__(kThreads) per_atom(const CudaEnergy a) {
 template <class R>
 __global__ void __launch_bounds__(kThreads) sum_energies(const CudaEnergy a) {
     const int64_t system = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
-    const Rows rows = system < a.systems ? rows_of(a, system) : Rows{0, 0};
+    const Rows rows = system < a.systems ? rows_of(a.system_ptr, a.field.atoms, system) : Rows{0, 0, 0};
     double sum = 0.0;
     for (int64_t i = threadIdx.x % 32; i < rows.count; i += 32) sum += a.atom_energies[rows.first + i];
     for (int half = 16; half > 0; half /= 2) sum += __shfl_xor_sync(kAllLanes, sum, half);
@@ -178,7 +161,7 @@ __global__ void __launch_bounds__(kKeyedThreads) per_system(const CudaEnergy a) 
     __shared__ PeriodicBox<R, D> box;
     __shared__ KeyedTile tile;
     const int64_t system = blockIdx.x;
-    const Rows rows = rows_of(a, system);
+    const Rows rows = rows_of(a.system_ptr, a.field.atoms, system);
     double* to = a.slopes + system * a.field.parameter_count;
     if (rows.count < 0) {
         for (int64_t k = threadIdx.x; k < a.field.parameter_count; k += blockDim.x) to[k] = __builtin_nan("");
@@ -189,7 +172,7 @@ __global__ void __launch_bounds__(kKeyedThreads) per_system(const CudaEnergy a) 
         if (a.field.boxes > 0) read_box(a, system, box);
     }
     __syncthreads();
-    const CudaSystem<R, D> s = system_at(a, system, rows, terms, box);
+    const CudaSystem<R, D> s = system_at(a, rows, terms, box);
     KeyedSums sums = {tile};
     Slopes<R, D> slopes = {s, sums};
     int pairs = 0, traps = 0, chains = 0;
@@ -225,6 +208,11 @@ __global__ void __launch_bounds__(kThreads) sum_systems(const CudaEnergy a) {
 template <Want want, class R, int D>
 cudaError_t all_atoms(const CudaEnergy& a) {
     if (a.field.atoms == 0) return cudaSuccess;
+    if (a.near.lists != nullptr) {
+        int status = start_lists(a.near, a.field);
+        if (status == cudaSuccess) status = make_lists(a.near);
+        if (status != cudaSuccess) return static_cast<cudaError_t>(status);
+    }
     return launch(per_atom<want, R, D>, (a.field.atoms + kAtoms - 1) / kAtoms, kThreads, 0, a.stream, a);
 }
 template <class R, int D>

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "dynamics/field_cuda.h"
+#include "dynamics/near_cuda.h"
 
 namespace gm {
 
@@ -15,6 +15,7 @@ struct CudaEnergy {
     CudaField field;
     const int64_t* system_ptr;
     const void* x;          // [M, D]
+    CudaNear near;          // of x
     double* atom_energies;  // [M], room
     void *energy, *forces;  // [S], [M, D]; `forces` has an adjoint's gradient in x in their place
     // Of an adjoint alone, the gradient of by_energy * energy + the sum of u * forces; its parameters' may be nullptr.

@@ -56,7 +56,7 @@ List neighbor_list(const Tensor& positions, const Tensor& system_ptr, const Tens
     c.systems = systems;
     c.atoms = atoms;
     c.dim = dim;
-    c.fewest = 256;
+    c.fewest = kFewestCelled;
     c.most = atoms;
     c.x = positions.const_data_ptr();
     c.system_ptr = system_ptr.const_data_ptr<int64_t>();

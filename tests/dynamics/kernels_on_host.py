@@ -26,6 +26,17 @@ SOURCES = ("register.cpp", "field_cuda.cu", "cells_cuda.cu", "near_cuda.cu", "tr
            "trajectory_wide_cuda.cu", "trajectory_cuda.cpp", "energy_cuda.cu", "energy_cuda.cpp",
            "neighbor_list_cuda.cu", "neighbor_list_cuda.cpp")  # fmt: skip
 
+# Lists of neighbours serve systems of fewer atoms here, and have little room: some atoms of a liquid have too many.
+FEW_LISTED = {"kFewestListed = 3000": "kFewestListed = 400", "? 512 : 256": "? 30 : 30"}
+FEW_ON_AVERAGE = {"kFewestOnAverage = 1000": "kFewestOnAverage = 350"}
+
+
+def with_few(text: str, changes: dict[str, str]) -> str:
+    for ours, theirs in changes.items():
+        assert ours in text
+        text = text.replace(ours, theirs)
+    return text
+
 
 @functools.cache
 def ops_on_host():
@@ -35,19 +46,16 @@ def ops_on_host():
         pytest.skip("needs the source tree and a C++ compiler")
     folder = Path(tempfile.mkdtemp(prefix="gmkern_on_host"))
     torch_root = Path(torch.__file__).parent
-    # lists of neighbours from fewer atoms on, and with little room, so that some atoms of a liquid have too many for it
-    lists = (CSRC / "dynamics/near_cuda.h").read_text()
-    for ours, theirs in (("kFewestListed = 3000", "kFewestListed = 400"), ("? 512 : 256", "? 30 : 30")):
-        assert ours in lists
-        lists = lists.replace(ours, theirs)
     (folder / "dynamics").mkdir()
-    (folder / "dynamics/near_cuda.h").write_text(lists)
+    (folder / "dynamics/near_cuda.h").write_text(with_few((CSRC / "dynamics/near_cuda.h").read_text(), FEW_LISTED))
     includes = (folder, HERE, CSRC, torch_root / "include", torch_root / "include/torch/csrc/api/include")
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-pthread", "-w",
              "-DTORCH_TARGET_VERSION=0x020a000000000000", *(f"-I{path}" for path in includes)]  # fmt: skip
 
     def compiled(name: str) -> Path:
         text = (CSRC / "dynamics" / name).read_text()
+        if name == "energy_cuda.cpp":
+            text = with_few(text, FEW_ON_AVERAGE)
         text = text.replace("LIBRARY_FRAGMENT(gmkern,", "LIBRARY_FRAGMENT(gmkern_on_host,")
         text = text.replace("LIBRARY_IMPL(gmkern, CUDA,", "LIBRARY_IMPL(gmkern_on_host, CPU,")
         text = re.sub(r"extern __shared__ double shared\[\];", "double* shared = shared_memory;", text)

@@ -79,6 +79,27 @@ def test_a_run_by_lists_has_the_bits_of_all_pairs(host, name, dtype):
         assert float((together[0] - want[0]).abs().max()) < 1e-9
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", PBC)
+def test_a_look_by_lists_has_the_bits_of_all_pairs(host, name, dtype):
+    """Energies, forces and their adjoint, of terms with cutoffs of their own; 300 atoms alone are too few for lists."""
+    x, u, cell = liquid(name, dtype)
+    types, by_energy, first = torch.arange(720) % 2, torch.randn(2).to(dtype), SIZES[0]
+    field = LennardJones([1.0, 0.7], [1.0, 0.9], cutoff=1.8) + Morse(0.5, 3.0, 1.1, cutoff=1.4) + Harmonic(0.1)
+    both = model(field, x, SIZES, types, cell, PBC[name])
+    one = model(field, x[:first], SIZES[:1], types[:first], None if cell is None else cell[:1], PBC[name])
+    energy, forces = host.energy_and_forces(x, *both.arguments)
+    alone = host.energy_and_forces(x[:first], *one.arguments)
+    assert torch.equal(energy[:1], alone[0])
+    assert torch.equal(forces[:first], alone[1])
+    adjoint = host.energy_and_forces_backward(x, by_energy, u, *both.arguments, False)[0]
+    assert torch.equal(
+        adjoint[:first], host.energy_and_forces_backward(x[:first], by_energy[:1], u[:first], *one.arguments, False)[0]
+    )
+    want = torch.ops.gmkern.energy_and_forces(x, *both.arguments)[1]
+    assert float((forces - want).abs().max()) < 200 * torch.finfo(dtype).eps * float(want.abs().max())
+
+
 @pytest.mark.parametrize("integrator", [VelocityVerlet(0.004), RK4(0.002)], ids=lambda i: type(i).__name__)
 def test_terms_types_and_stages(host, integrator):
     """Two terms of different cutoffs by types, in the plane; a term without a cutoff, of which there are no lists."""

@@ -17,6 +17,7 @@ from gmkern.dynamics import (
     simulate,
 )
 from tests.dynamics.cuda_cases import fields, network, state, types_of
+from tests.dynamics.truth import lattice
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,6 +33,32 @@ def case(name, dtype):
     field, count = fields()[name]
     x, _ = state(SIZES, 3, dtype)
     return field, x, types_of(len(x), count)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("periodic", [False, True])
+def test_lists_of_neighbours_have_the_bits_of_all_pairs(periodic, dtype):
+    """Lists serve from 3,000 atoms on; a system of 1,200 alone goes by all pairs. Second derivatives go by them too."""
+    sizes, side = (1200, 4000), 18.0
+    x = torch.cat([lattice(n)[torch.randperm(n)] for n in sizes])
+    x = (x + 0.05 * torch.randn(x.shape, dtype=torch.float64)).to(dtype).cuda().requires_grad_()
+    box = {"cell": 2 * side * torch.eye(3), "pbc": True} if periodic else {}
+    field = LennardJones(cutoff=2.5) + Harmonic(0.1)
+    both = energy_and_forces(field, x, system_ptr=[0, 1200, 5200], backend="cuda", **box)
+    y = x.detach()[:1200].requires_grad_()
+    alone = energy_and_forces(field, y, backend="cuda", **box)
+    assert torch.equal(both.forces[:1200], alone.forces)
+    assert torch.equal(both.energy[:1], alone.energy.reshape(1))
+    u = torch.randn(x.shape, device="cuda", dtype=dtype)
+    ours, theirs = (
+        torch.autograd.grad((f * u[: len(f)]).sum(), z)[0] for f, z in ((both.forces, x), (alone.forces, y))
+    )
+    assert torch.equal(ours[:1200], theirs)
+    cpu = energy_and_forces(field, x.detach().cpu(), system_ptr=[0, 1200, 5200], **box)
+    bound = (
+        400 * torch.finfo(dtype).eps * float(cpu.forces.abs().max())
+    )  # some hundred neighbours, a rounding and more each
+    assert float((both.forces.detach().cpu() - cpu.forces).abs().max()) < bound
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
