@@ -13,9 +13,7 @@ REALS = (
 )
 CASES = {
     "sample": {},
-    "score": {"WHOLE": False, "ENTROPY": False},
     "score whole": {"WHOLE": True, "ENTROPY": True},
-    "gradient": {"WHOLE": False},
     "gradient whole": {"WHOLE": True},
 }
 
@@ -26,9 +24,7 @@ CASES = {
         *(("sample", "fp32", architecture) for architecture in ARCHITECTURES),
         ("sample", "bf16", 90),
         ("sample", "fp64", 90),
-        ("score", "fp32", 90),
         *(("score whole", "fp32", architecture) for architecture in ARCHITECTURES),
-        ("gradient", "fp32", 90),
         *(("gradient whole", "fp32", architecture) for architecture in ARCHITECTURES),
     ],
 )
