@@ -10,7 +10,7 @@ from tests.aot.compiling import ARCHITECTURES, compile_triton
 WIDTH = 64
 
 
-def compiled(kernel, architecture: int, dtype: torch.dtype, constants: dict, warps: int):
+def compiled(kernel, architecture: int, dtype: torch.dtype, constants: dict, warps: int, **options):
     number = "*fp64" if dtype == torch.float64 else "*fp32"
     types = {"cell": "*fp64", "inverse": "*fp64", "owners": "*i64"} | dict.fromkeys(
         ("positions", "halves", "weights", "rooms", "state", "moved", "by_positions", "by_state", "start_from", "by",
@@ -21,7 +21,7 @@ def compiled(kernel, architecture: int, dtype: torch.dtype, constants: dict, war
     aligned = [n for n in kernel.arg_names if n in types and n not in parts]
     return compile_triton(
         kernel, architecture, types=types, constants=constants, aligned=tuple(aligned), num_warps=warps,
-        enable_fp_fusion=False,
+        enable_fp_fusion=False, **options,
     )  # fmt: skip
 
 
@@ -38,15 +38,16 @@ def of_edges(dtype: torch.dtype) -> dict:
 @pytest.mark.parametrize(("architecture", "dtype"), [*((a, torch.float32) for a in ARCHITECTURES), (90, torch.float64)])
 def test_messages(architecture, dtype):
     pytest.importorskip("triton")
-    from gmkern.dynamics.egnn.triton_kernels import messages_kernel
+    from gmkern.dynamics.egnn.triton_kernels import REGISTERS, messages_kernel
     from gmkern.dynamics.egnn.triton_layout import WARPS
 
-    built = compiled(messages_kernel, architecture, dtype, of_edges(dtype), WARPS)
+    most = REGISTERS if dtype == torch.float32 else None
+    built = compiled(messages_kernel, architecture, dtype, of_edges(dtype), WARPS, maxnreg=most)
     assert "mma" in built.ptx
-    # 16 sums a thread, operands in three terms each and the addresses of two rooms: two programs of four warps a
-    # multiprocessor
-    assert built.registers <= 255
-    assert built.spilled <= 8
+    # 16 sums a thread, operands in three terms each and the addresses of two rooms: three programs of four warps a
+    # multiprocessor, in float64 two. On sm_80, whose products keep their operands in registers, some wait on the stack.
+    assert built.registers <= (most or 255)
+    assert built.spilled <= (64 if architecture == 80 else 8)
     assert built.shared <= 48 * 1024  # inputs and weights of three steps, 12 KB a step, and room
 
 

@@ -103,7 +103,8 @@ def test_bits_are_those_of_the_system_alone(monkeypatch):
         return [*out, *triton_adjoint.egnn_layer_backward(*given, out[2], by_x, by_h, True)[:2]]
 
     whole = run(*arguments[:2], arguments[3], *by)
-    monkeypatch.setattr(triton_kernels, "PROGRAMS", 2)  # which take tiles in turn
+    for module in (triton_kernels, triton_adjoint):
+        monkeypatch.setattr(module, "PROGRAMS", 2)  # which take tiles in turn
     assert all(map(torch.equal, whole, run(*arguments[:2], arguments[3], *by)))
     alone = run(*[t[7:].contiguous() for t in arguments[:2]], torch.tensor([0, 19]), *[t[7:].contiguous() for t in by])
     assert all(torch.equal(a, b[7:]) for a, b in zip(alone, whole, strict=True))

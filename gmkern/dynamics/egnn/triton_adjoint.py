@@ -16,6 +16,7 @@ from gmkern.dynamics.egnn.triton_kernels import Call, prepared
 from gmkern.dynamics.egnn.triton_layout import WARPS, edges, over_others, pack, product, shrink_of, silu_and_slope
 
 ADJOINT_WARPS = 8  # a tile's gradients and slopes take half of their registers by four
+PROGRAMS = 264  # of a large GPU, each with sums of its own for the weights that edges meet
 PARTS = 32  # sums over atoms for the weights that atoms meet, each of every 32nd tile
 _EDGES = tl.constexpr(16)  # that a product for the weights takes at once
 
@@ -234,10 +235,11 @@ def egnn_layer_backward(
         to_positions = torch.empty_like(call.geometry[0])
         by_halves = torch.zeros_like(call.state)
         at = call.layout
-        partials = weights.new_zeros((call.programs if with_weights else 0, at.first))
-        halves, rooms, start_from = call.halves(), call.rooms(6), grad_positions.contiguous()
+        programs = call.programs(PROGRAMS)
+        partials = weights.new_zeros((programs if with_weights else 0, at.first))
+        halves, rooms, start_from = call.halves(), call.rooms(programs, 6), grad_positions.contiguous()
         for speaks in (False, True):
-            adjoint_kernel[(call.programs,)](
+            adjoint_kernel[(programs,)](
                 *call.geometry, halves, call.weights, rooms, grad_positions.contiguous(), by_state, start_from,
                 to_positions, by_halves, partials, call.atoms, call.box_stride, SPEAKS=speaks,
                 WEIGHTS=with_weights and not speaks, **call.settings, num_warps=ADJOINT_WARPS, enable_fp_fusion=False,

@@ -31,7 +31,8 @@ from gmkern.dynamics.egnn.triton_layout import (
     shrink_of,
 )
 
-PROGRAMS = 264  # of a large GPU, two a multiprocessor; in the adjoint each with sums of its own for the weights
+PROGRAMS = 396  # of a large GPU, three a multiprocessor
+REGISTERS = 168  # of a thread, in float32: with all that it would take, two programs were a multiprocessor's most
 
 
 @triton.jit(do_not_specialize=["atoms", "box_stride"], do_not_specialize_on_alignment=["positions", "cell", "inverse"])
@@ -119,13 +120,12 @@ class Call(NamedTuple):
         """The padded weights from a field of the layout on."""
         return self.weights[getattr(self.layout, name) :]
 
-    @property
-    def programs(self) -> int:
-        return min(triton.cdiv(self.atoms, self.tiles.own), PROGRAMS)
+    def programs(self, most: int) -> int:
+        return min(triton.cdiv(self.atoms, self.tiles.own), most)
 
-    def rooms(self, count: int) -> Tensor:
+    def rooms(self, programs: int, count: int) -> Tensor:
         t = self.tiles
-        return self.state.new_empty((self.programs, count, t.own * t.others, t.padded))
+        return self.state.new_empty((programs, count, t.own * t.others, t.padded))
 
     def linear(
         self,
@@ -249,9 +249,11 @@ def egnn_layer(
         moved, width, p = torch.empty_like(call.geometry[0]), call.width, call.tiles.padded
         if not call.atoms:
             return moved, torch.empty_like(features), torch.empty_like(features)
-        messages_kernel[(call.programs,)](
-            *call.geometry, call.halves(), call.weights, call.rooms(2), call.state, moved, call.atoms, call.box_stride,
-            **call.settings, num_warps=WARPS, enable_fp_fusion=False,
+        programs = call.programs(PROGRAMS)
+        messages_kernel[(programs,)](
+            *call.geometry, call.halves(), call.weights, call.rooms(programs, 2), call.state, moved, call.atoms,
+            call.box_stride, **call.settings, num_warps=WARPS, enable_fp_fusion=False,
+            maxnreg=REGISTERS if moved.dtype == torch.float32 else None,
         )  # fmt: skip
         active = call.linear(call.state, "update", 2 * p, p, bias="update_bias", active=True)
         updated = call.linear(active, "update_out", p, p, bias="out_bias", added=features.contiguous(), width=width)
