@@ -249,7 +249,7 @@ def noise_kernel(
     seed = tl.load(seeds + row * seed_stride)
     step = tl.load(steps + row * step_stride)
     sample_id = tl.load(sample_ids + row)
-    stream = stream.to(tl.uint32)
+    stream = tl.cast(stream, tl.uint32)  # a launch makes 1 a constant, which has no method to()
     k0, k1 = noise_key(seed, stream)
     per_block: tl.constexpr = 2 if FP64 else 4
     chunk: tl.constexpr = per_block * BLOCK

@@ -1,4 +1,4 @@
-"""Launches of decode's kernels as a call makes them, bound and compiled for sm_90, and not run: no GPU is needed.
+"""Launches of decode and noise as a call makes them, bound and compiled for sm_90, and not run: no GPU is needed.
 
 What a launch does ahead of the GPU (names, kinds and specialisation of its real arguments) is seen here alone without
 one. In a process of its own: Triton keeps what it compiled, and its driver, for each process.
@@ -17,6 +17,7 @@ from gmkern.decode import SamplingParams, Transformer, TransformerConfig
 from gmkern.decode.generate import device
 from gmkern.decode.generate.job import make_job
 from gmkern.decode.sample import triton_kernels as rows
+from gmkern.random import triton_kernels as noise
 
 
 class NoGPU:
@@ -55,6 +56,7 @@ def main() -> None:
     one.whole = False
     one.advance(1, 1)
     generation(SamplingParams(top_k=3), 20).advance(20, 1)
+    noise.noise(torch.tensor([3]), torch.arange(1), torch.tensor([1]), 1, 1, 2, False)
     logits, tokens, ones = torch.zeros(3, 100), torch.zeros(3, dtype=torch.int64), torch.ones(3)
     given = (
         logits,

@@ -27,7 +27,7 @@ def test_no_argument_has_a_name_that_the_launcher_takes():
     assert kernels > 20
 
 
-def test_launches_of_decode():
+def test_launches_of_decode_and_noise():
     pytest.importorskip("triton")
     clean = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
@@ -41,5 +41,5 @@ def test_launches_of_decode():
     assert set(done.stdout.split()) == {
         *("steps_kernel", "embed_kernel", "linear_kernel", "place_kernel", "attention_kernel", "norm_kernel"),
         *("head_kernel", "masses_kernel", "finish_kernel", "sample_kernel", "advance_kernel", "score_kernel"),
-        "gradient_kernel",
+        *("gradient_kernel", "noise_kernel"),
     }
