@@ -84,7 +84,7 @@ def test_values_and_gradients(width, dim, sizes, options, dtype):
     for ours, theirs in zip((x, h, *gradients), wanted, strict=True):
         close(ours, theirs, width, sum(sizes))
     close(sums, torch.ops.gmkern.egnn_layer(*arguments)[2].double(), width, sum(sizes))
-    assert (wanted[3] - by_h).abs().max() > 1e-3  # messages pulled
+    assert (wanted[3] - by_h).abs().max() > 1e-3  # the update pulled
     without = triton_adjoint.egnn_layer_backward(*arguments, sums, by_x, by_h, False)
     assert torch.equal(without[0], gradients[0])
     assert torch.equal(without[1], gradients[1])
@@ -164,8 +164,9 @@ def test_autograd_through_the_adjoint(monkeypatch):
 
 
 def test_nothing_to_do():
-    for sizes in ([], [0, 0], [1]):
-        arguments = case(4, 3, sizes, torch.float32)
+    for sizes, cutoff in (([], 1.0), ([0, 0], 1.0), ([1], 1.0), ([3], 1e-200)):
+        arguments = case(4, 3, sizes, torch.float32, cutoff=cutoff)
+        arguments[0][1:2] += 1.0
         x, h, sums = triton_kernels.egnn_layer(*arguments)
         assert torch.equal(x, arguments[0])
         assert torch.equal(sums, torch.zeros_like(h))

@@ -222,7 +222,8 @@ def prepared(
         owners_kernel[(triton.cdiv(atoms, 256),)](
             system_ptr.contiguous(), owners, atoms, systems, systems.bit_length(), BLOCK=256
         )
-    limit = cutoff * cutoff if cutoff * cutoff <= torch.finfo(dtype).max else math.inf
+    limit = max(cutoff * cutoff, torch.finfo(dtype).tiny)  # in the dtype's range, or inf
+    limit = limit if limit <= torch.finfo(dtype).max else math.inf
     settings = {
         "MOVES": moves, "LIMIT": limit, "SCALE": 1.0 / neighbors, "BOXED": boxes > 0, "DIM": dim,
         "D": triton.next_power_of_2(dim), "P": tiles.padded, "C": tiles.chunk, "K": tiles.depth, "I": tiles.own,
