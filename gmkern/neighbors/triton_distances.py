@@ -68,6 +68,14 @@ def distance_tile(
 
 
 @triton.jit
+def rows_of_batch(n, N: tl.constexpr):
+    """(batch, rows [N]) of program_id(0), which counts tiles of n rows, batch by batch: other axes end at 65,535."""
+    tiles = tl.cdiv(n, N)
+    batch = (tl.program_id(0) // tiles).to(tl.int64)
+    return batch, tl.program_id(0) % tiles * N + tl.arange(0, N)
+
+
+@triton.jit
 def key_of(distance, index):
     """One integer of a float32 distance and an index below 2^32: their order, by distance and then by index."""
     bits = distance.to(tl.int32, bitcast=True)

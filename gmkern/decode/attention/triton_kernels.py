@@ -134,9 +134,11 @@ def attention_kernel(
 ):  # fmt: skip
     """FOLDED: outs [B, Tq, Hq, D] and lses [B, Tq, Hq]. Else one split's outs [B, Tq, Hq, splits, D], masses and lses,
     which are peaks then, [B, Tq, Hq, splits]."""
-    batch = tl.program_id(2).to(tl.int64)
+    each = tl.cdiv(asked * group, ROWS) * (1 if FOLDED else splits)  # programs of a row of the batch, on the one axis
+    batch = (tl.program_id(0) // each).to(tl.int64)  # that may be longer than 65,535
+    place = tl.program_id(0) % each
     head = tl.program_id(1).to(tl.int64)
-    row = (tl.program_id(0) if FOLDED else tl.program_id(0) // splits) * ROWS + tl.arange(0, ROWS)
+    row = (place if FOLDED else place // splits) * ROWS + tl.arange(0, ROWS)
     there = row < asked * group
     at = (batch * asked + row // group) * heads + head * group + row % group
     length = tl.load(lengths + batch)
@@ -166,7 +168,7 @@ def attention_kernel(
             out, mass, peak = fold(out, mass, peak, part_out, part_mass, part_peak)
         _store(out, mass, peak, outs, lses, at, there, dim, D)
     else:
-        split = tl.program_id(0) % splits
+        split = place % splits
         if (split >= first) & (split < last):
             out, mass, peak = split_of(
                 queries + at[:, None] * dim, there, keys, values, table, key_scale, value_scale, slope, position,
@@ -185,15 +187,15 @@ def fold_kernel(
     part_outs, part_masses, part_peaks, lengths, outs, lses, asked, heads, dim, room, splits, window, D: tl.constexpr
 ):
     """The splits of one query head, folded in order; those that it cannot see were never written."""
-    batch = tl.program_id(1).to(tl.int64)
-    query = tl.program_id(0) // heads
+    batch = (tl.program_id(0) // (asked * heads)).to(tl.int64)
+    query = tl.program_id(0) % (asked * heads) // heads
     length = tl.load(lengths + batch)
     is_length = (length >= 0) & (length <= room)
     length = tl.where(is_length, length, 0)
     position = length - asked + query
     first = tl.maximum(position - window + 1, 0) // SPLIT_SIZE if window > 0 else 0
     last = tl.cdiv(tl.minimum(position + 1, length), SPLIT_SIZE)
-    at = batch * asked * heads + tl.program_id(0) + tl.zeros([1], tl.int64)
+    at = tl.program_id(0) + tl.zeros([1], tl.int64)
     d = tl.arange(0, D)
     out = tl.zeros([1, D], tl.float32)
     mass = tl.where(is_length, 0.0, float("nan")) + tl.zeros([1], tl.float32)
@@ -237,7 +239,7 @@ def attention(
     scales = [keys if x is None else x for x in (key_scale, value_scale)]
     shape = tiles_of(dim)
     with torch.cuda.device_of(q):
-        attention_kernel[(tiles * (1 if folded else splits), key_heads, batch)](
+        attention_kernel[(tiles * (1 if folded else splits) * batch, key_heads)](
             q, keys, values, lengths, lengths if page_table is None else page_table, *scales,
             q if slopes is None else slopes, *parts, asked, heads, heads // key_heads, dim, room, keys.shape[0],
             page_size, pages_a_row, splits, window, softcap, scale,
@@ -246,7 +248,7 @@ def attention(
             CAPPED=softcap > 0, **shape, num_warps=WARPS, enable_fp_fusion=False,
         )  # fmt: skip
         if not folded:
-            fold_kernel[(asked * heads, batch)](
+            fold_kernel[(asked * heads * batch,)](
                 parts[0], parts[2], parts[1], lengths, outs, lses, asked, heads, dim, room, splits, window,
                 D=shape["D"], num_warps=1, enable_fp_fusion=False,
             )  # fmt: skip

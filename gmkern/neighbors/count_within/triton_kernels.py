@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gmkern.neighbors.count_within.triton_screen import screened, screening_can
 from gmkern.neighbors.reference import captured
-from gmkern.neighbors.triton_distances import SKIPPED, distance_tile, is_fp64, lanes_of, programs
+from gmkern.neighbors.triton_distances import SKIPPED, distance_tile, is_fp64, lanes_of, programs, rows_of_batch
 from gmkern.neighbors.triton_screening import all_finite, done_over, left_out, read_flags, screening_pays
 
 _WARPS = 4
@@ -26,8 +26,7 @@ def count_kernel(
 
     Row i leaves out reference selves[i]; a tile of rows that are all SKIPPED ends at once.
     """
-    batch = tl.program_id(2).to(tl.int64)
-    row = tl.program_id(0) * N + tl.arange(0, N)
+    batch, row = rows_of_batch(n, N)
     first = tl.program_id(1) * part
     own = tl.load(selves + row, mask=row < n, other=SKIPPED)
     last = tl.where(tl.max(own, 0) == SKIPPED, first, tl.minimum(first + part, m))
@@ -100,7 +99,7 @@ def _direct(
     tile = 8 if is_fp64(queries) else 16
     parts, part = programs(triton.cdiv(n, tile), batch, m, tile)
     if counts.numel() and m:
-        count_kernel[(triton.cdiv(n, tile), parts, batch)](
+        count_kernel[(triton.cdiv(n, tile) * batch, parts)](
             queries, references, radii, selves, counts, n, m, dim, part,
             PER_REFERENCE=per_reference, STRICT=strict, FP64=is_fp64(queries), LANES=lanes_of(dim),
             N=tile, M=tile, num_warps=_WARPS, enable_fp_fusion=False,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gmkern.neighbors.kernel_sum.reference import check_numbers, numbers_are_good
 from gmkern.neighbors.reference import LANES, captured
-from gmkern.neighbors.triton_distances import distance_tile, is_fp64
+from gmkern.neighbors.triton_distances import distance_tile, is_fp64, rows_of_batch
 
 # The numbers of the op's kernels
 _RBF, _LAPLACE, _RATIONAL, _ENERGY, _POLYNOMIAL = map(tl.constexpr, range(5))
@@ -21,6 +21,7 @@ _LANES = tl.constexpr(LANES)
 _CHUNK = tl.constexpr(16)  # coordinates of a gradient that are summed together
 PART = 8192  # references that one program adds
 WARPS = 4
+_BATCHES = 65_535  # of a launch for gradients: a grid's second axis (one axis for all would cost registers)
 
 
 @triton.jit
@@ -79,8 +80,7 @@ def sum_kernel(
     N: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
     """One part's terms: masses [B, parts, N] float64, with LOG relative to exp(peaks)."""
-    batch = tl.program_id(2).to(tl.int64)
-    row = tl.program_id(0) * N + tl.arange(0, N)
+    batch, row = rows_of_batch(n, N)
     first = tl.program_id(1) * part
     last = tl.minimum(first + part, m)
     mass = tl.zeros([N], tl.float64)
@@ -115,8 +115,7 @@ def sum_kernel(
 @triton.jit
 def total_kernel(masses, peaks, sums, n, parts, LOG: tl.constexpr, N: tl.constexpr):
     """sums [B, N] of masses [B, parts, N], part by part."""
-    batch = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * N + tl.arange(0, N)
+    batch, row = rows_of_batch(n, N)
     total = tl.zeros([N], tl.float64)
     peak = tl.full([N], float("-inf"), tl.float64)
     for part in range(parts):
@@ -241,13 +240,13 @@ def kernel_sum(
     if sums.numel():
         with torch.cuda.device_of(queries):
             if m:
-                sum_kernel[(triton.cdiv(n, tile), parts, batch)](
+                sum_kernel[(triton.cdiv(n, tile) * batch, parts)](
                     queries, references, rates, weights, log_weights if log else weights, masses, peaks,
                     n, m, dim, PART, degree, int(exclude_self),
                     KERNEL=kernel, EXPONENT=exponent, OFFSET=offset, LOG=log, FP64=is_fp64(queries), N=tile, M=tile,
                     num_warps=WARPS, enable_fp_fusion=False,
                 )  # fmt: skip
-            total_kernel[(triton.cdiv(n, 128), batch)](
+            total_kernel[(triton.cdiv(n, 128) * batch,)](
                 masses, peaks, sums, n, parts, LOG=log, N=128, num_warps=WARPS, enable_fp_fusion=False
             )
     if captured(queries):
@@ -281,11 +280,23 @@ def kernel_sum_backward(
         to_own = own.new_zeros((batch, rows, dim), dtype=torch.float64)
         to_weights = own.new_zeros((batch, rows if is_references else 0), dtype=torch.float64)
         to_rates = torch.zeros_like(to_weights)
-        if batch * rows:
+        given = (
+            own,
+            others,
+            rates,
+            weights,
+            log_weights if log else weights,
+            incoming,
+            sums,
+            to_own,
+            to_weights,
+            to_rates,
+        )
+        for first in range(0, batch if rows else 0, _BATCHES):
+            part = [t[first : first + _BATCHES] for t in given]
             with torch.cuda.device_of(own):
-                gradient_kernel[(triton.cdiv(rows, tile), batch)](
-                    own, others, rates, weights, log_weights if log else weights, incoming, sums,
-                    to_own, to_weights, to_rates, rows, others.shape[1], dim, degree, int(exclude_self),
+                gradient_kernel[(triton.cdiv(rows, tile), len(part[0]))](
+                    *part, rows, others.shape[1], dim, degree, int(exclude_self),
                     OF_REFERENCES=is_references, KERNEL=kernel, EXPONENT=exponent, OFFSET=offset, LOG=log,
                     FP64=is_fp64(own), N=tile, M=16, num_warps=WARPS, enable_fp_fusion=False,
                 )  # fmt: skip

@@ -15,7 +15,16 @@ from torch import Tensor
 
 from gmkern.neighbors.knn.triton_screen import MOST_NEAR, PER_NEIGHBOR, screened, screening_can
 from gmkern.neighbors.reference import captured
-from gmkern.neighbors.triton_distances import SKIPPED, distance_tile, from_keys, is_fp64, key_of, lanes_of, programs
+from gmkern.neighbors.triton_distances import (
+    SKIPPED,
+    distance_tile,
+    from_keys,
+    is_fp64,
+    key_of,
+    lanes_of,
+    programs,
+    rows_of_batch,
+)
 from gmkern.neighbors.triton_screening import all_finite, done_over, left_out, read_flags, screening_pays
 
 _LAST = tl.constexpr((1 << 63) - 1)  # behind every candidate
@@ -36,8 +45,7 @@ def nearest_kernel(
 
     A tile of rows that are all SKIPPED ends at once, and its keys say nothing.
     """
-    batch = tl.program_id(2).to(tl.int64)
-    row = tl.program_id(0) * N + tl.arange(0, N)
+    batch, row = rows_of_batch(n, N)
     own = tl.load(selves + row, mask=row < n, other=SKIPPED)
     first = tl.program_id(1) * part
     last = tl.where(tl.max(own, 0) == SKIPPED, first, tl.minimum(first + part, m))
@@ -67,9 +75,10 @@ def distances_kernel(
     METRIC: tl.constexpr, FP64: tl.constexpr, LANES: tl.constexpr, N: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
     """distances [rows, M] of one batch's queries from ``begin`` on; NaN at reference selves[i] of row i."""
-    place = tl.program_id(0) * N + tl.arange(0, N)
+    across = tl.cdiv(m, M)
+    place = tl.program_id(0) // across * N + tl.arange(0, N)
     row = begin + place
-    column = tl.program_id(1) * M + tl.arange(0, M)
+    column = tl.program_id(0) % across * M + tl.arange(0, M)
     distance = distance_tile(queries, references, row, n, column, m, dim, METRIC, FP64, LANES, N, M)
     own = tl.load(selves + row, mask=row < n, other=-1)
     distance = tl.where(own[:, None] == column[None, :], float("nan"), distance)
@@ -145,7 +154,7 @@ def _fused(queries: Tensor, references: Tensor, k: int, metric: int, selves: Ten
     parts, part = programs(triton.cdiv(n, rows), batch, m, columns)
     keys = queries.new_empty((batch, n, parts, kept), dtype=torch.int64)
     if keys.numel():
-        nearest_kernel[(triton.cdiv(n, rows), parts, batch)](
+        nearest_kernel[(triton.cdiv(n, rows) * batch, parts)](
             queries, references, selves, keys, n, m, dim, part,
             METRIC=metric, LANES=lanes_of(dim), N=rows, M=columns, K=kept, num_warps=_WARPS, enable_fp_fusion=False,
         )  # fmt: skip
@@ -170,7 +179,7 @@ def _sorted(queries: Tensor, references: Tensor, k: int, metric: int, selves: Te
     for b in range(batch):
         for begin in range(0, n, rows):
             count = min(rows, n - begin)
-            distances_kernel[(triton.cdiv(count, tile), triton.cdiv(m, tile))](
+            distances_kernel[(triton.cdiv(count, tile) * triton.cdiv(m, tile),)](
                 queries[b], references[b], selves, block, begin, n, m, dim,
                 METRIC=metric, FP64=real == torch.float64, LANES=lanes_of(dim), N=tile, M=tile,
                 num_warps=_WARPS, enable_fp_fusion=False,
