@@ -60,7 +60,7 @@ class Info:
         return [
             ("gmkern", f"{self.version}, Python {self.python}, torch {self.torch}"),
             ("library", self.library),
-            ("CPU", f"{self.isa} (of {', '.join(self.isas)}), {self.threads} threads"),
+            ("CPU", f"{self.isa} (of {', '.join(self.isas)}), {self.threads} thread{'s' * (self.threads != 1)}"),
             ("GPU", ", ".join(self.cuda_devices) or "none"),
             ("CUDA kernels", "in this build" if self.cuda_kernels else "not in this build (GMKERN_CUDA=1 adds them)"),
             ("Triton", triton),
