@@ -74,6 +74,8 @@ inline Tensor room_for_lists(CudaNear& near, const CudaBatch& b, const int64_t* 
     c.cell = b.field.cell;
     c.inverse = b.field.inverse;
     c.skin = skin;
+    c.types = b.field.type_count > 1 ? b.field.types : nullptr;
+    c.type_count = b.field.type_count;
     Tensor room = torch::stable::new_empty(b.ready, {may_list(b.field, most) ? lay_out(near, nullptr) / 8 : 0});
     if (room.numel() > 0) lay_out(near, static_cast<char*>(room.mutable_data_ptr()));
     return room;

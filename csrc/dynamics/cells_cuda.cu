@@ -79,6 +79,10 @@ __global__ void __launch_bounds__(kThreads, 2) survey(const CudaCells c) {
     for (int64_t i = threadIdx.x; i < rows.count; i += kThreads) {
         double at[3];
         fractions_of<R>(c, frame, rows.first + i, at);
+        if (c.types != nullptr) {
+            const int64_t type = c.types[rows.first + i];
+            good = good && type >= 0 && type < c.type_count;
+        }
         for (int64_t d = 0; d < c.dim; ++d) {
             const auto x = static_cast<double>(static_cast<const R*>(c.x)[(rows.first + i) * c.dim + d]);
             size.take({x, x});

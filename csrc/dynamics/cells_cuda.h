@@ -37,6 +37,9 @@ struct CudaCells {
     // skin, in cutoffs; and which of two flags says whether there is anything to do.
     const double *inverse, *reach;
     double skin;
+    const int64_t*
+        types;  // [M], or nullptr; one that is none of `type_count` spoils its whole system, so without lists
+    int64_t type_count;
     int32_t* stale;  // [2], or nullptr: there is
     int look;
     // Room, nullptr where no system gets cells: a grid for each system; for each atom its cell and its number in it;

@@ -11,17 +11,28 @@ namespace {
 constexpr int kThreads = 128, kAtoms = kThreads / 32, kBlocks = 6;
 constexpr int64_t kMostBlocks = 4096;
 
+// Whether what prepare_field made of a pair of types is a term.
+template <class R>
+__device__ bool is_term(const CudaField& f, int t, int64_t n) {
+    const int64_t side = f.side(t), types = side == 1 ? 1 : f.type_count;
+    const R cutoff = reinterpret_cast<const PairTerm<R>*>(f.ready + f.at[t])[n / types * side + n % types](kCutoff);
+    return cutoff == cutoff;
+}
+
 // A NaN stays: then no list serves.
 __device__ inline double larger(double most, double own) { return own > most || own != own ? own : most; }
 
-// One block: inf where a term has no cutoff.
+// One block: inf where a term has no cutoff, NaN where one is no term (field_cuda.h), which spoils every pair.
+template <class R>
 __global__ void __launch_bounds__(kThreads) find_reach(const CudaField f, double* reach) {
     __shared__ double warps[kAtoms];
     double most = 0.0;
     const double* q = f.parameters;
     for (int t = 0; t < f.terms; q += f.sizes[t++])
-        for (int64_t n = threadIdx.x; is_pair(f.kinds[t]) && n < f.sizes[t] / kPairParameters; n += kThreads)
-            most = larger(most, q[n * kPairParameters + kCutoff]);
+        for (int64_t n = threadIdx.x; is_pair(f.kinds[t]) && n < f.sizes[t] / kPairParameters; n += kThreads) {
+            const double own = q[n * kPairParameters + kCutoff];
+            most = larger(most, is_term<R>(f, t, n) ? own : __builtin_nan(""));
+        }
     for (int half = 16; half > 0; half /= 2) most = larger(most, __shfl_xor_sync(kAllLanes, most, half));
     if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = most;
     __syncthreads();
@@ -66,7 +77,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) list(const CudaNear n) {
 int start_lists(const CudaNear& n, const CudaField& f) {
     const auto stream = static_cast<cudaStream_t>(n.cells.stream);
     const cudaError_t status = cudaMemsetAsync(n.cells.stale, 0xFF, 2 * sizeof(int32_t), stream);  // both are set
-    return status != cudaSuccess ? status : launch(find_reach, 1, kThreads, 0, n.cells.stream, f, n.reach);
+    return status != cudaSuccess ? status
+                                 : launch(n.cells.fp64 ? find_reach<double> : find_reach<float>, 1, kThreads, 0,
+                                          n.cells.stream, f, n.reach);
 }
 
 int make_lists(const CudaNear& n) {

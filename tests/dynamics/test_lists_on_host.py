@@ -11,6 +11,7 @@ import torch
 
 from gmkern.dynamics import BAOAB, RK4, EulerMaruyama, Harmonic, LennardJones, Morse, VelocityVerlet
 from gmkern.dynamics.trajectory.schedule import schedule_of
+from tests.dynamics.cuda_cases import learned
 from tests.dynamics.kernels_on_host import model, ops_on_host, steps_of
 
 SIZES = (300, 420)
@@ -131,6 +132,25 @@ def test_a_path_of_leaps_is_scored_as_it_was_run(host):
     leaps_alone, before = leaps[:, :300].contiguous(), none[:, :1].contiguous()
     want = host.path_log_prob(leaps_alone, *alone.arguments, table, 300, before, 0, x[:0])
     assert torch.equal(score(leaps, none)[:, :1], want)
+
+
+def test_types_and_splines_that_are_none_spoil_their_system_as_over_all_pairs(host):
+    x, _, cell = liquid("cube", torch.float32)
+    first, types = SIZES[0], torch.arange(720) % 2
+    for field, own in ((LennardJones([1.0, 0.7], cutoff=1.8), types), (learned(), None)):
+        both = list(model(field, x, SIZES, own, cell, True).arguments)
+        one = list(model(field, x[:first], SIZES[:1], None if own is None else own[:first], cell[:1], True).arguments)
+        for arguments in (both, one):
+            if own is None:
+                arguments[4] = arguments[4].detach().clone()
+                arguments[4][0] = 1e9  # no place among the coefficients
+            else:
+                arguments[1] = arguments[1].clone()
+                arguments[1][5] = 2
+        forces, alone = host.energy_and_forces(x, *both)[1], host.energy_and_forces(x[:first], *one)[1]
+        assert alone.isnan().all()
+        assert forces[:first].isnan().all()
+        assert bool(torch.isfinite(forces[first:]).all()) == (own is not None)
 
 
 def test_what_is_lost_spoils_its_system_alone(host):
