@@ -61,7 +61,11 @@ def absent(module: str, package: str, device: torch.device) -> str | None:
     """Why a rival that needs ``module`` and a GPU cannot run, or None."""
     if device.type != "cuda":
         return "takes CUDA tensors"
-    return None if importlib.util.find_spec(module) else f"not installed (pip install {package})"
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # of the package that it would be in
+        found = None
+    return None if found else f"not installed (pip install {package})"
 
 
 def with_gradient(run: Callable[[], Tensor], leaves: list[Tensor]) -> Callable[[], object]:

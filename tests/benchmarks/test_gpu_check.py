@@ -144,6 +144,14 @@ def test_a_case_that_goes_wrong_is_red_and_the_others_go_on(modules, monkeypatch
         assert time.monotonic() - begin < 60
 
 
+def test_a_rival_that_is_not_installed_is_told(modules):
+    absent, gpu = importlib.import_module("gpu_cases.case").absent, torch.device("cuda")
+    assert absent("no_such_package.inner", "no-such", gpu) == "not installed (pip install no-such)"
+    assert absent("no_such_package", "no-such", gpu) == "not installed (pip install no-such)"
+    assert absent("torch.nn", "torch", gpu) is None
+    assert absent("torch", "torch", torch.device("cpu")) == "takes CUDA tensors"
+
+
 def test_cases_share_the_time_that_is_left(modules):
     allowed = modules[0].allowed
     assert allowed(1000.0, 3) == 90.0
