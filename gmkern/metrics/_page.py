@@ -49,9 +49,9 @@ def _numbers(found: Report) -> report.Section:
         text=text,
         table=report.Table(
             ("", "generated", "held out")[: len(sets) + 1],
-            [[report.Cell(name.replace("_", " ")), *(_cell(getattr(one, name)) for one in sets)] for name in names],
+            [[report.Cell(name.replace("c_t", "C_T")), *(_cell(getattr(one, name)) for one in sets)] for name in names],
         ),
-        definitions={name.replace("_", " "): MEANING[name] for name in names},
+        definitions={name.replace("c_t", "C_T"): MEANING[name] for name in names},
         after=found.notes(),
     )
 

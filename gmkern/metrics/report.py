@@ -206,7 +206,7 @@ class Report:
     def _cells(self) -> list[list[str]]:
         sets = [self.generated] if self.holdout is None else [self.generated, self.holdout]
         names = [name for name in NUMBERS if any(getattr(found, name) is not None for found in sets)]
-        return [[name.replace("_", " "), *(text(getattr(found, name)) for found in sets)] for name in names]
+        return [[name.replace("c_t", "C_T"), *(text(getattr(found, name)) for found in sets)] for name in names]
 
 
 def text(found: Estimate | None) -> str:
