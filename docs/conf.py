@@ -48,8 +48,9 @@ html_copy_source = html_show_sphinx = html_show_copyright = False
 html_math_renderer = "mathml"
 
 _INNER = {"bind", "last_atom", "nodes", "packed", "parameters_in", "reach", "remembers", "terms"}
-_SECTION = re.compile(r"^(Parameters|Attributes|Returns|Raises)$")
+_SECTION = re.compile(r"^(Parameters|Attributes|Returns|Raises|Warns)$")
 _ITEM = re.compile(r"^(\S.*?) : (.+)$")
+_RESULT = re.compile(r"^(\w+(?: \[[^\]]*\](?: or \[[^\]]*\])*)?)(?:[:;,.]? |(?=\())(.+)$")
 _PAGE = re.compile(r"docs/(\w[\w-]*)\.md")
 _PICTURE = re.compile(r"^<!-- picture (\w+): (.+?) -->$", flags=re.M | re.S)
 _OUTSIDE = {"../CONTRIBUTING.md": "contributing.md", "../CHANGELOG.md": "changes.md", "../README.md": "index.md"}
@@ -59,14 +60,19 @@ _LITERAL = re.compile(r"(``.+?``|:\w+:`.+?`)")
 def plain_docstring(app, what, name, obj, options, lines):
     """Docstrings as they are written, to what napoleon and reStructuredText read.
 
-    "name : text that goes on / in the next line" has no type apart from the text; | and * stand for themselves; and
-    docs/page.md is a link.
+    "name : text that goes on / in the next line" has no type apart from the text; nor has what is returned, where prose
+    says it: "Tensor [N], and more"; | and * stand for themselves; and docs/page.md is a link.
     """
-    within, made = False, []
+    within, prose, made = False, False, []
     for at, line in enumerate(lines):
         if at + 1 < len(lines) and lines[at + 1].startswith("---"):
-            within = bool(_SECTION.match(line))
+            within, prose = bool(_SECTION.match(line)), False
         item = _ITEM.match(line) if within else None
+        if at > 1 and lines[at - 2] == "Returns" and not item and not "".join(lines[at + 1 : at + 2]).startswith(" "):
+            item = _RESULT.match(line)
+            prose = bool(item)
+        elif prose:
+            item, line = None, "    " + line if line else line
         made += [item[1], "    " + item[2]] if item else [line]
     lines[:] = [line if line.lstrip().startswith(">>>") else _marked(line) for line in made]
 
@@ -75,7 +81,7 @@ def _marked(line):
     indent = line[: len(line) - len(line.lstrip())]
     words = _LITERAL.split(line.lstrip())
     for at in range(0, len(words), 2):  # between literals and roles
-        text = re.sub(r"(?<!^)[|*]", r"\\\g<0>", words[at])  # but not a bullet
+        text = re.sub(r"\||(?<!^)\*", r"\\\g<0>", words[at])  # but not a bullet
         words[at] = _PAGE.sub(r":doc:`\1 </\1>`", text)
     return indent + "".join(words)
 
