@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from gmkern import _validate, decode, dynamics, latent
 from gmkern.decode import Generation, Guidance, SamplingParams
 from gmkern.distributed._group import Group, device_of
-from gmkern.dynamics import Trajectory
+from gmkern.dynamics import Trajectory, VectorField
 from gmkern.dynamics.integrators import Integrator
 
 
@@ -141,6 +142,8 @@ def generate(
         if prompts is None:
             count = _validate.integer("n", n, low=0)
         else:
+            if not isinstance(prompts, (Sequence, np.ndarray, Tensor)) or getattr(prompts, "ndim", 1) < 1:
+                raise _validate.bad("prompts", prompts, "a list of 1-D id tensors, or [P, T]", error=TypeError)
             count = len(prompts)
             if n is not None:
                 raise _validate.bad("n", str(n), "None where prompts are given")
@@ -203,8 +206,8 @@ def simulate(
         x = _validate.tensor("positions", positions)
         if options.get("system_ptr") is not None:
             raise _validate.bad("system_ptr", options["system_ptr"], "None over ranks: give each its own systems")
-        if x.ndim < 2:
-            raise _validate.bad("positions", x, "shape [S, ...], a row a system")
+        if x.ndim < 2 or (x.ndim != 3 and not isinstance(field, VectorField)):  # [N, D] is one system, not N
+            raise _validate.bad("positions", x, "shape [S, N, D], or [S, ...] of a VectorField: a row a system")
         ids = _ids(sample_ids, len(x))
         return (len(x), ids), f"S={len(x)}, {_draws(options.get('seed'), ids)}"
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gmkern import distributed
 from gmkern.dynamics import EulerMaruyama, LennardJones, VectorField
 from tests.distributed.processes import told
-from tests.distributed.ranks import alike, cloud, decoder, model
+from tests.distributed.ranks import alike, cloud, decoder, grid, model
 
 
 def mistakes(_: Path) -> dict[str, Any]:
@@ -72,6 +72,8 @@ def mistakes(_: Path) -> dict[str, Any]:
             VectorField(lambda p, t: raises() or p), torch.ones(4, 2), steps=1, seed=0,
             integrator=EulerMaruyama(0.1, 1.0),
         ),
+        "prompts": lambda: distributed.generate(model(), torch.tensor(3), max_new_tokens=1, seed=0),
+        "one system": lambda: distributed.simulate(LennardJones(), **alike() | {"positions": grid()[0]}),
         "ptr": lambda: distributed.simulate(None, x, system_ptr=torch.tensor([0, 5])),
     }.items():  # fmt: skip
         out[name] = told(call)

@@ -37,6 +37,8 @@ BOTH = {
     "noise": ("seed=0", "seed=1"),
     "ids": ("ids ",),
     "ptr": ("system_ptr",),
+    "prompts": ("TypeError: prompts: got a tensor of shape []",),
+    "one system": ("ValueError: positions: got a tensor of shape [8, 3]", "takes shape [S, N, D]"),
 }
 
 
