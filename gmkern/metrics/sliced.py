@@ -66,6 +66,8 @@ def sliced_wasserstein(
         off = (x @ directions.T).sort(0).values[first] - (y @ directions.T).sort(0).values[second]
         power = off.square() if p == 2 else off.abs() if p == 1 else off.abs().pow(p)
         powers.append(widths @ power.double())
+        if powers[-1].requires_grad:
+            powers[-1].register_hook(lambda grad: None)  # so that the backward pass, too, hears Ctrl-C between slices
     total = torch.cat(powers).mean()
     apart = total > 0
     return torch.where(apart, torch.where(apart, total, 1.0).pow(1 / p), 0.0).to(wide)

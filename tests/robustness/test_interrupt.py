@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gmkern import _interrupt, dynamics, neighbors
+from gmkern import _interrupt, dynamics, metrics, neighbors
 from gmkern._interrupt import audible
 from gmkern._library import ops
 
@@ -176,3 +176,14 @@ def test_errors_of_ops_stay_what_they_are():
     x = torch.zeros(1, 3, 2)
     with pytest.raises(RuntimeError, match="k: got 9"):
         call(x, x, 9, 0, False, 0, 0)
+
+
+def test_a_backward_pass_in_slices_is_heard(alarm):
+    """Signals that wait for the end come as one: ten slices of some 50 ms hear several."""
+    x, y = torch.randn(20_000, 8, requires_grad=True), torch.randn(20_000, 8)
+    value = metrics.sliced_wasserstein(x, y, projections=2_000, seed=0)
+    heard = []
+    alarm(lambda *_: heard.append(1), 0.01, 0.01)
+    torch.autograd.grad(value, x)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert len(heard) >= 4
