@@ -44,8 +44,10 @@ def tensor(
 ) -> Tensor:
     """``value`` as a tensor (NumPy arrays without a copy where torch can), its shape and dtype checked."""
     if isinstance(value, np.ndarray):
-        if value.dtype.hasobject or value.dtype.kind not in "biuf":
-            raise bad(name, value, "an array of numbers", error=TypeError)
+        if value.dtype.hasobject or value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
+            raise bad(name, value, "an array of numbers of at most 64 bits", error=TypeError)
+        if isinstance(value, np.ma.MaskedArray):
+            raise bad(name, "a masked array, whose mask a tensor has not", "an array without one", error=TypeError)
         if not value.dtype.isnative or any(s < 0 for s in value.strides):
             value = np.array(value, dtype=value.dtype.newbyteorder("="))
         with warnings.catch_warnings():  # nothing here writes to what it is given: a read-only memory map stays one
@@ -93,13 +95,21 @@ def number(
     """``value`` as a finite float in [low, high], or strictly above ``above``."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise bad(name, value, "a number", error=TypeError)
-    result = float(value)
+    result = as_float(value)
     inside = (low is None or result >= low) and (high is None or result <= high) and (above is None or result > above)
     if not (-math.inf < result < math.inf and inside):  # torch.compile takes comparisons of a number that varies
         bounds = ((low, ">="), (high, "<="), (above, ">"))
         limits = " and ".join(f"{sign} {bound}" for bound, sign in bounds if bound is not None)
         raise bad(name, repr(value), f"a finite number {limits}".strip())
     return result
+
+
+def as_float(value: float | np.integer[Any] | np.floating[Any]) -> float:
+    """``value`` as a float; an int beyond the largest is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def flag(name: str, value: Any) -> bool:

@@ -88,7 +88,7 @@ def _bounds(radii: ArrayLike | float, x: Tensor, batched: bool) -> Tensor:
     """Radii [B, N] or [B, M] in the dtype of the distances; one number stays []."""
     wide = _points.accumulated(x.dtype)
     if isinstance(radii, (int, float)) and not isinstance(radii, bool):
-        return x.new_full((), float(radii), dtype=torch.float64).to(wide)  # beyond its largest: infinite
+        return x.new_full((), _validate.as_float(radii), dtype=torch.float64).to(wide)  # beyond its largest: infinite
     bounds = _validate.tensor("radii", radii, ndim=2 if batched else 1, dtypes=(wide,), device=x.device)
     return (bounds if batched else bounds.unsqueeze(0)).contiguous()
 

@@ -352,7 +352,7 @@ def _numbers(name: str, value: ArrayLike | float, x: Tensor, want: tuple[int, ..
     """One number [], or one for each reference: [B, M] (``want``, where M is known)."""
     dtype = _points.accumulated(x.dtype)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return torch.full((), float(value), dtype=torch.float64, device=x.device).to(dtype)
+        return torch.full((), _validate.as_float(value), dtype=torch.float64, device=x.device).to(dtype)
     numbers = _validate.tensor(name, value, dtypes=(dtype,), device=x.device)
     if numbers.ndim == 0:
         return numbers
