@@ -112,7 +112,7 @@ def histograms(values: Mapping[str, np.ndarray], *, bins: int, across: str) -> D
         axes.set_ylim(bottom=0)
         axes.set_yticks([])
         axes.set_xlabel(across, color=theme.quiet)
-        axes.legend(frameon=False, labelcolor=theme.ink, loc="upper right")
+        axes.legend(frameon=False, labelcolor=theme.ink, loc="best")
         return figure
 
     return in_both(draw)
