@@ -22,6 +22,7 @@ CHILD = """
 import json, os, signal, threading, time, torch
 from gmkern import dynamics, latent, neighbors
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background processes start without
 torch.set_num_threads({threads})
 x, y = torch.randn(40_000, 64), torch.randn(400_000, 64)
 grid = torch.cartesian_prod(*[torch.arange(74.0)] * 3)
@@ -73,6 +74,7 @@ LAPACK = """
 import os, signal, threading, time, torch
 from gmkern import metrics
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 x = metrics.moments(torch.randn(4_000, 1_200))
 sent = []
 def interrupt():
