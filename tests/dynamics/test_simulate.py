@@ -88,6 +88,7 @@ def moments(x: torch.Tensor, v: torch.Tensor | None = None) -> tuple[np.ndarray,
     return (rows @ rows.T / rows.shape[1]).numpy(), rows.shape[1]
 
 
+@pytest.mark.endless
 @pytest.mark.parametrize(("dt", "friction"), [(0.5, 1.0), (1.0, 0.3)])
 def test_baoab_has_the_stationary_law_of_its_own_step(dt, friction):
     """Large steps, so that every other order of the five parts (OBABO, ABOBA, ...) has a law 5% or more away.
