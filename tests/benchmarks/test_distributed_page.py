@@ -24,6 +24,7 @@ def test_costs_of_a_search():
     assert bench.memory(job)["references"] == 4e9
 
 
+@pytest.mark.skipif(not (ROOT / "docs").exists(), reason="docs/ is not beside an installed wheel")
 def test_the_page_holds_what_was_measured():
     page = (ROOT / "docs" / "scaling.md").read_text()
     assert page.count(bench.BEGIN) == page.count(bench.END) == 1

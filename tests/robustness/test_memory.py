@@ -21,11 +21,12 @@ CALLS, WARM = 1000, 300
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory, once the allocator has given back what it can."""
+    """Bytes of its own that this process has in memory, once the allocator has given back what it can: pages of files,
+    which the kernel drops and reads again, are not counted."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) * 1024
 
 
 def tensors() -> int:
