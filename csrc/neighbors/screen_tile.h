@@ -43,7 +43,9 @@ struct DotWordsAtOnce {
     }
 };
 #endif
-// Two products of int16 a lane. Sums wrap on the way, and are right at the end: the intrinsics add without sign.
+// Two products of int16 a lane. The intrinsics add without sign, which may wrap, as a lane's sum was seen to beneath
+// the sanitizer; words keep |X.Y| below 2^31 (neighbors.h), so it is not yet known whether that lane held a pair of
+// points.
 struct DotWords {
     static constexpr int values = 2;
     using Value = int16_t;
