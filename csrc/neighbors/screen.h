@@ -1,6 +1,7 @@
 // The screened search: integer dot products find candidates, differences decide. See docs/neighbors-algorithms.md.
 #pragma once
 
+#include <cstring>
 #include <vector>
 
 #include "neighbors/pack.h"
@@ -38,6 +39,12 @@ class LatticeMemory {
           starts_(static_cast<size_t>(rows)),
           rows_(rows),
           row_bytes_(width * value_bytes) {}
+    // Zeros from row `first` (of references: where a group begins) to the end of its tile, which is met whole: sums of
+    // what memory happened to hold could overflow.
+    void clear(int64_t first, int64_t tile) {
+        std::memset(values_.get() + first * row_bytes_, 0,
+                    static_cast<size_t>((round_up(first, tile) - first) * row_bytes_));
+    }
     // The lattice from row `first` on.
     Lattice at(int64_t first) {
         float* f = floats_.data();
@@ -129,6 +136,10 @@ struct Quantiser {
                 bodies.quantise({packed, centre.data(), held, width, references, bytes, to.at(g * kGroup)});
             }
         });
+        if (references)
+            to.clear(round_up(count, kGroup), kScreenGroupTile);
+        else
+            to.clear(count, kScreenQueryTile);
     }
 };
 

