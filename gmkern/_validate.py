@@ -19,6 +19,7 @@ ArrayLike = Tensor | np.ndarray
 
 _MASK64 = (1 << 64) - 1
 _MOST_INT = (1 << 63) - 1
+_INT64 = "ints from -2^63 to 2^63 - 1"
 
 
 def describe(value: Any) -> str:
@@ -162,18 +163,32 @@ def step(value: Any, device: torch.device, *, name: str = "step", rows: int | No
 
 
 def sample_ids(value: Any, device: torch.device, *, rows: int | None = None, name: str = "sample_ids") -> Tensor:
-    """Sample ids as a contiguous int64 tensor [rows] on ``device``; an int n or None stands for 0, 1, ..., n - 1."""
+    """Sample ids as a contiguous int64 tensor [rows] on ``device``; None stands for 0, 1, ..., rows - 1."""
     if value is None and rows is not None:
         return torch.arange(rows, dtype=torch.int64, device=device)
     if isinstance(value, np.ndarray) or (isinstance(value, Sequence) and not isinstance(value, (str, bytes))):
-        array = np.asarray(value) if len(value) else np.empty(0, np.int64)
-        if array.dtype.kind not in "iu":
-            raise bad(name, value, "ints", error=TypeError)
-        value = torch.from_numpy(array.astype(np.int64)).to(device)
+        value = torch.from_numpy(_int64(name, value)).to(device)
+    elif not isinstance(value, Tensor):
+        raise bad(name, value, "an int64 or int32 tensor, or an array or a sequence of ints", error=TypeError)
     ids = tensor(name, value, ndim=1, dtypes=(torch.int64, torch.int32), device=device)
     if rows is not None and ids.shape[0] != rows:
         raise bad(name, ids, f"shape [{rows}], one id a row")
     return ids.to(torch.int64).contiguous()
+
+
+def _int64(name: str, value: np.ndarray | Sequence[Any]) -> np.ndarray:
+    """An array, or a sequence, of ints of any kind that int64 holds."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # sequences of several lengths
+        array = np.asarray(value, dtype=object)
+    if array.dtype.kind not in "iu" or array.dtype == np.uint64:  # what NumPy makes of [2^63, -1] is no int
+        for item in array.flat if isinstance(value, np.ndarray) else value:
+            if isinstance(item, (bool, np.bool_)) or not isinstance(item, (int, np.integer)):
+                raise bad(name, f"{item!r} ({type(item).__name__}) in it", _INT64, error=TypeError)
+            if not -_MOST_INT - 1 <= item <= _MOST_INT:
+                raise bad(name, f"{item} in it", _INT64)
+    return array.astype(np.int64)
 
 
 def no_tangents(op: str, *tensors: Tensor) -> None:

@@ -91,7 +91,8 @@ class RBM(nn.Module):
         n : how many chains, 0 or more.
         steps : sweeps of both layers, at least 1. The law of the end tends to p(v) as they grow.
         seed : int, taken modulo 2^64, or an int64 tensor [] or [n].
-        sample_ids : [n] ints; 0 to n - 1 unless given.
+        sample_ids : [n] int64 or int32, or a sequence or an array of ints from -2^63 to 2^63 - 1; 0 to n - 1 unless
+            given.
         initial : [n, visible] of zeros and ones, where chains begin; fair coins unless given.
         start_step : steps that these chains have taken before: a chain cut in two is the chain in one.
         progress : draw a progress bar on a terminal's standard error.

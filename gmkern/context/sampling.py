@@ -40,7 +40,8 @@ def sample(
     n : how many samples, 0 or more.
     size : points in a set, 1 to M.
     seed : int, taken modulo 2^64, or an int64 tensor [] or [n].
-    sample_ids : [n] ints; 0 to n - 1 unless given.
+    sample_ids : [n] int64 or int32, or a sequence or an array of ints from -2^63 to 2^63 - 1; 0 to n - 1 unless
+        given.
     noise_dim : standard normal numbers (float32) that the model takes besides the points.
     batch_size : samples the model makes at a time, which bounds memory.
     progress : draw a progress bar on a terminal's standard error.

@@ -34,7 +34,8 @@ def uniform(
     Parameters
     ----------
     seed : int, taken modulo 2^64, or an int64 tensor of shape [] or [B].
-    sample_ids : which samples: an int64 tensor, array or sequence [B], or an int B for samples 0 to B - 1.
+    sample_ids : which samples: [B] int64 or int32, a sequence or an array of ints from -2^63 to 2^63 - 1, or an int B
+        for samples 0 to B - 1.
     step : int in [0, 2^32), or an int64 tensor of shape [] or [B] (taken modulo 2^32).
     n : elements a sample, 0 to 2^32.
     stream : the purpose of the noise: 0, or 256 to 2^31 - 1; smaller numbers are the library's

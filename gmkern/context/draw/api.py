@@ -42,7 +42,8 @@ def draw(
     n : how many sets, 0 or more.
     size : points in a set, 1 to M.
     seed : int, taken modulo 2^64, or an int64 tensor [] or [n].
-    sample_ids : [n] ints, which sets to draw; 0 to n - 1 unless given.
+    sample_ids : [n] int64 or int32, or a sequence or an array of ints from -2^63 to 2^63 - 1: which sets to draw;
+        0 to n - 1 unless given.
     backend : None, "cpu" (C++), "triton" (CUDA; up to 1,024 points a set) or "reference" (plain PyTorch, any device):
         the same indices.
 

@@ -59,8 +59,9 @@ def generate(
     end_token : an id or several; drawing one ends its row. None draws max_new_tokens everywhere.
     params : temperature and filters; each a scalar, or a tensor [N].
     seed : int or int64 tensor, [] or [N]; may be left out only where every temperature is 0.
-    sample_ids : [N] int64, which samples these rows are; None takes 0 to N - 1 (N counts ``num_samples``). A sample is
-        a function of the model, its prompt, its parameters, the seed and its id alone.
+    sample_ids : [N] int64 or int32, or a sequence or an array of ints from -2^63 to 2^63 - 1: which samples these rows
+        are; None takes 0 to N - 1 (N counts ``num_samples``). A sample is a function of the model, its prompt, its
+        parameters, the seed and its id alone.
     batch_size : how many rows run at once; None takes 256. In the compiled engine slots are refilled as rows finish;
         with hooks, and for callables and the reference, rows run in chunks of this size.
     guidance : :class:`~gmkern.decode.Guidance`: a second, unconditional sequence a row, and logits beyond the two.

@@ -52,7 +52,8 @@ def sample(
     logits : [B, V] float32, float64, bfloat16 or float16, any strides; V up to 2,097,151. -inf: of no probability.
     params : :class:`SamplingParams`; None for the defaults.
     seed : int, taken modulo 2^64, or an int64 tensor [] or [B].
-    sample_ids : [B] int64: which samples the rows belong to.
+    sample_ids : [B] int64 or int32, or a sequence or an array of ints from -2^63 to 2^63 - 1: which samples the rows
+        belong to.
     step : int in [0, 2^32), or an int64 tensor [] or [B]: how far in its sequence each row is.
     mask : [V] or [B, V] bool; False: never drawn. It counts after penalty and temperature, and not in raw_logprobs.
     history : [B, H] int64 tokens that penalties meet; those outside [0, V), such as -1, are padding.

@@ -81,7 +81,8 @@ def simulate(
     types, system_ptr, cell, pbc : as in :func:`energy_and_forces`; not with a ``VectorField``. Positions are not
         wrapped into the box.
     seed : int, taken modulo 2^64, or an int64 tensor [] or [S]. May be left out only where no noise is drawn.
-    sample_ids : who each system is, ints [S]; 0 to S - 1 without. The kick of system s at a step is
+    sample_ids : who each system is: [S] int64 or int32, or a sequence or an array of ints from -2^63 to 2^63 - 1;
+        0 to S - 1 without. The kick of system s at a step is
         ``gmkern.random.normal(seed, [id], step, n, stream=KICK)``, one number for each of its elements in their order.
     start_step : the number of the first step: a run of a + b steps is a run of a, then one of b with ``start_step=a``
         from where it stopped, to the bit.

@@ -38,7 +38,8 @@ def sample(
     n : how many samples, 0 or more.
     seed : int, taken modulo 2^64, or an int64 tensor [] or [n].
     latent_dim : numbers in z. Taken from the decoder where its first module is a Linear; needed elsewhere.
-    sample_ids : [n] ints; 0 to n - 1 unless given.
+    sample_ids : [n] int64 or int32, or a sequence or an array of ints from -2^63 to 2^63 - 1; 0 to n - 1 unless
+        given.
     batch_size : samples that a decoder in PyTorch makes at a time, which bounds memory.
     progress : draw a progress bar on a terminal's standard error.
     backend : None, "cpu" or "triton" (the kernels), or "reference" (PyTorch, any device and decoder).
