@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,10 +13,11 @@ from torch import Tensor
 from gmkern import _backend, _validate
 from gmkern._validate import ArrayLike
 from gmkern._version import __version__
+from gmkern.distributed._asked import checksum
 from gmkern.metrics._samples import samples
 from gmkern.neighbors import _points
 
-_TEXT = 1024  # bytes of an agreement
+_TEXT = 4096  # bytes of an agreement
 Result = TypeVar("Result")
 
 
@@ -40,18 +41,22 @@ class Group:
         # Ranks agree where their group always can, wherever each rank's own tensors are.
         self._agreeing = torch.device("cpu") if "cpu" in kinds else torch.device(kinds[0], torch.cuda.current_device())
 
-    def agree(self, check: Callable[[], tuple[Result, str]], *, same_bits: bool) -> Result:
-        """What ``check()`` gives, once no rank raised in it and its text is one on all ranks.
+    def agree(self, check: Callable[[], tuple[Result, dict[str, str]]], *, same_bits: bool) -> Result:
+        """What ``check()`` gives, once no rank raised in it and all were asked the same (see ``asked``).
 
         ``same_bits``: whether the ranks must run one instruction set, or one model of GPU, since the result's bits
         depend on it. A rank whose check raises raises that; the others raise RuntimeError with its text: none waits.
+        Where arguments differ, each rank raises ValueError with the first of them and the values of two ranks.
         """
         error: Exception | None = None
         try:
             if self._unserved is not None:
                 raise _validate.bad(self.name, f"tensors on {self.device}", self._unserved)
-            result, text = check()
-            told = f"+gmkern {__version__} on {self._where(same_bits)}\n{text}"
+            result, arguments = check()
+            call = f"{self.name} of gmkern {__version__} on {self._where(same_bits)}"
+            told = "\n".join([f"+{call}", *(f"{name}={value}" for name, value in arguments.items())])
+            if len(told) >= _TEXT:  # what does not travel is compared as well
+                told = f"{told[: _TEXT // 2]}...\nand more={checksum(told.encode())}"
         except Exception as raised:
             kind = "" if isinstance(raised, (TypeError, ValueError, RuntimeError)) else f"{type(raised).__name__}: "
             error, told = raised, f"-{kind}{raised}"
@@ -63,14 +68,22 @@ class Group:
                 raise RuntimeError(f"{self.name}: rank {rank}: {other[1:]}")
         for rank, other in enumerate(texts):
             if other != texts[0]:
-                raise RuntimeError(
-                    f"{self.name}: rank 0 has {_shown(texts[0])}, rank {rank} {_shown(other)}; takes one of all"
-                )
+                raise self._quarrel(rank, texts[0][1:].split("\n"), other[1:].split("\n"))
         return result
+
+    def _quarrel(self, rank: int, first: list[str], other: list[str]) -> Exception:
+        """What to raise where rank 0 and another told different lines: the call and its place, then the arguments."""
+        if first[0] != other[0]:
+            return RuntimeError(f"{self.name}: rank 0 is in {first[0]}, rank {rank} in {other[0]}; takes one of all")
+        of_first, of_other = ({n: v for n, _, v in (line.partition("=") for line in lines)} for lines in (first, other))
+        names = [*of_first, *(name for name in of_other if name not in of_first)]
+        name = next(name for name in names if of_first.get(name) != of_other.get(name))
+        got = [f"{of.get(name, 'nothing')} on rank {at}" for of, at in ((of_first, 0), (of_other, rank))]
+        return _validate.bad(name, " and ".join(got), f"one value on all ranks of {self.name}")
 
     def settled(self, work: Callable[[], Result]) -> Result:
         """What ``work()`` gives, once it is done on every rank: an error in one rank's is told to the others."""
-        return self.agree(lambda: (work(), ""), same_bits=False)
+        return self.agree(lambda: (work(), {}), same_bits=False)
 
     def _where(self, same_bits: bool) -> str:
         if not same_bits:
@@ -157,10 +170,6 @@ def _padded(x: Tensor, rows: int) -> Tensor:
     return room
 
 
-def _shown(text: str) -> str:
-    return ", ".join(line for line in text[1:].split("\n") if line)
-
-
 def starts(counts: list[int]) -> list[int]:
     """The number of each rank's first row in the whole."""
     return [sum(counts[:rank]) for rank in range(len(counts))]
@@ -172,6 +181,15 @@ def points_of(queries: ArrayLike, references: ArrayLike | None, exclude_self: bo
     y = x if references is None else samples("references", references, like=("queries", x), least=0)
     _points.check_excludes(_validate.flag("exclude_self", exclude_self), x.shape[0], y.shape[0])
     return x, y
+
+
+def points_asked(x: Tensor) -> dict[str, str]:
+    return {"D": f"{x.shape[1]}", "dtype": f"{x.dtype}".removeprefix("torch.")}
+
+
+def one_number(value: ArrayLike | float | None) -> Any:
+    """What ranks must have alike of numbers that may be one for all, or one a row of a rank's own."""
+    return "one a row" if getattr(value, "ndim", 0) else value
 
 
 def device_of(points: ArrayLike) -> torch.device:

@@ -11,7 +11,8 @@ from torch import Tensor
 from gmkern import _validate
 from gmkern._validate import ArrayLike
 from gmkern.distributed import neighbors
-from gmkern.distributed._group import Group, device_of, starts
+from gmkern.distributed._asked import asked
+from gmkern.distributed._group import Group, device_of, points_asked, starts
 from gmkern.metrics._samples import samples
 from gmkern.metrics._sweep import Sweep
 from gmkern.metrics.evaluate import evaluated
@@ -53,8 +54,7 @@ def evaluate(
 
     Raises
     ------
-    TypeError, ValueError : naming the argument, on the rank that gave it; RuntimeError on the others, with its text,
-        and where ranks disagree.
+    TypeError, ValueError, RuntimeError : as for :func:`gmkern.distributed.knn`.
 
     Notes
     -----
@@ -73,13 +73,16 @@ def evaluate(
     1.0
     """
 
-    def check() -> tuple[tuple[Tensor, Tensor, Tensor | None], str]:
+    def check() -> tuple[tuple[Tensor, Tensor, Tensor | None], dict[str, str]]:
         y = samples("train", train, least=0).detach()
         x = samples("generated", generated, like=("train", y), least=0).detach()
         h = None if holdout is None else samples("holdout", holdout, like=("train", y), least=0).detach()
         _validate.flag("progress", progress)
-        asks = f"k={k}, seed={seed}, tolerance={tolerance}, strict={strict}, level={level}, resamples={resamples}"
-        return (x, y, h), f"{asks}, image_shape={image_shape}, holdout {h is not None}, D={y.shape[1]}, {y.dtype}"
+        told = asked(
+            k=k, seed=seed, tolerance=tolerance, strict=strict, level=level, resamples=resamples,
+            image_shape=image_shape, holdout=None if h is None else "a shard",
+        )  # fmt: skip
+        return (x, y, h), told | points_asked(y)
 
     at = Group("distributed.evaluate", group, device_of(train))
     x, y, h = at.agree(check, same_bits=False)

@@ -14,7 +14,8 @@ from torch.autograd.function import once_differentiable
 
 from gmkern import _backend, _validate
 from gmkern._validate import ArrayLike
-from gmkern.distributed._group import Group, device_of, points_of, starts
+from gmkern.distributed._asked import asked
+from gmkern.distributed._group import Group, device_of, one_number, points_asked, points_of, starts
 from gmkern.neighbors import _points
 from gmkern.neighbors.kernel_sum.api import (
     KERNELS,
@@ -56,7 +57,7 @@ def kernel_sum(
     queries : [N, D], this rank's own.
     references : [M, D], this rank's shard; None: its queries.
     kernel, alpha, degree, gamma, coef0 : as for :func:`gmkern.neighbors.kernel_sum`, one of all ranks.
-    bandwidth, weights : one number, or [M] of this rank's references.
+    bandwidth, weights : one number of all ranks, or [M] of this rank's references.
     exclude_self : reference i of this rank is its query i, and not counted.
     group : None takes the default group.
     backend : None, "cpu" (C++) or "triton" (CUDA).
@@ -155,7 +156,7 @@ def _sum(
     group: dist.ProcessGroup | None,
     backend: str | None,
 ) -> Tensor:
-    def check() -> tuple[tuple[Tensor, Tensor, list[Any], Shape, str], str]:
+    def check() -> tuple[tuple[Tensor, Tensor, list[Any], Shape, str], dict[str, str]]:
         _validate.one_of("kernel", kernel, SCALED if log else KERNELS)
         if weights is not None and log_weights is not None:
             raise _validate.bad("log_weights", "them beside weights", "one of the two")
@@ -170,10 +171,13 @@ def _sum(
         served = [("cpu", _backend.on_cpu(x.device)), ("triton", _points.on_triton(x[None], y[None], *given))]
         chosen = _backend.choose(name, backend, served)
         wanted = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in (x, y, *numbers)]
-        asks = f"kernel {tuple(shape)}, log={log}, exclude_self={exclude_self}, by {chosen}"
-        names = "queries, references, bandwidth, weights, log_weights"
-        told = f"{asks}, D={x.shape[1]}, {x.dtype}, gradients of ({names}): {wanted}"
-        return (x, y, numbers, shape, chosen), told
+        told = asked(
+            kernel=kernel, bandwidth=one_number(bandwidth), weights=one_number(weights),
+            log_weights=one_number(log_weights), alpha=alpha, degree=degree, gamma=gamma, coef0=coef0,
+            exclude_self=exclude_self, backend=chosen,
+        )  # fmt: skip
+        wants = {"gradients of (queries, references, bandwidth, weights, log_weights)": f"{wanted}"}
+        return (x, y, numbers, shape, chosen), told | points_asked(x) | wants
 
     at = Group(name, group, device_of(queries))
     x, y, numbers, shape, chosen = at.agree(check, same_bits=False)

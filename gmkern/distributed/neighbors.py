@@ -9,7 +9,8 @@ from torch.autograd.function import once_differentiable
 
 from gmkern import _validate, neighbors
 from gmkern._validate import ArrayLike
-from gmkern.distributed._group import Group, device_of, points_of, starts
+from gmkern.distributed._asked import asked
+from gmkern.distributed._group import Group, device_of, one_number, points_asked, points_of, starts
 from gmkern.neighbors import KNN, _points
 from gmkern.neighbors.knn.api import METRICS, check_k
 from gmkern.neighbors.knn.ops import DIFFERENCE, edge_pull
@@ -46,8 +47,9 @@ def knn(
 
     Raises
     ------
-    TypeError, ValueError : naming the argument, on the rank that gave it; RuntimeError on the others, with its text,
-        and where ranks disagree (metric, k, dtype, D, version, kind of device).
+    TypeError, ValueError : naming the argument, on the rank that gave it; RuntimeError on the others, with its text.
+        Where ranks differ, on all of them: ValueError naming the argument (k, metric, D, dtype) and the values of two
+        ranks, RuntimeError for the version or the kind of device.
 
     Notes
     -----
@@ -68,15 +70,15 @@ def knn(
     tensor([[0., 5.]])
     """
 
-    def check() -> tuple[tuple[Tensor, Tensor], str]:
+    def check() -> tuple[tuple[Tensor, Tensor], dict[str, str]]:
         _validate.integer("k", k, low=1)
         _validate.one_of("metric", metric, METRICS)
         x, y = points_of(queries, references, exclude_self)
         wanted = [torch.is_grad_enabled() and t.requires_grad for t in (x, y)]
         if any(wanted) and metric not in _DIFFERENTIABLE:
             raise _validate.bad("metric", repr(metric), f"one of {_DIFFERENTIABLE} where gradients are wanted")
-        asks = f"k={k}, metric={metric}, exclude_self={exclude_self}, D={x.shape[1]}, {x.dtype}"
-        return (x, y), f"{asks}, gradients of (queries, references): {wanted}"
+        told = asked(k=k, metric=metric, exclude_self=exclude_self)
+        return (x, y), told | points_asked(x) | {"gradients of (queries, references)": f"{wanted}"}
 
     at = Group("distributed.knn", group, device_of(queries))
     x, y = at.agree(check, same_bits=False)
@@ -104,7 +106,8 @@ def count_within(
     ----------
     queries : [N, D], this rank's own.
     references : [M, D], this rank's shard.
-    radii : one number, or [N] of this rank's queries (``per="query"``), or [M] of its references (``per="reference"``).
+    radii : one number of all ranks, or [N] of this rank's queries (``per="query"``), or [M] of its references
+        (``per="reference"``).
     per, strict, backend : as for :func:`gmkern.neighbors.count_within`.
     exclude_self : reference i of this rank is its query i, and not counted.
     group : None takes the default group.
@@ -129,7 +132,7 @@ def count_within(
     tensor([2])
     """
 
-    def check() -> tuple[tuple[Tensor, Tensor, Tensor], str]:
+    def check() -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, str]]:
         _validate.one_of("per", per, ("query", "reference"))
         _validate.flag("strict", strict)
         x, y = (t.detach() for t in points_of(queries, references, exclude_self))
@@ -141,7 +144,8 @@ def count_within(
             r = _validate.tensor("radii", radii, ndim=1, dtypes=(wide,), device=x.device)
         if r.shape[0] != rows or bool(r.isnan().any()):
             raise _validate.bad("radii", radii, f"shape [{rows}], one a {per}, or one number, and no NaN")
-        return (x, y, r), f"per={per}, strict={strict}, exclude_self={exclude_self}, D={x.shape[1]}, {x.dtype}"
+        told = asked(per=per, strict=strict, exclude_self=exclude_self, radii=one_number(radii))
+        return (x, y, r), told | points_asked(x)
 
     at = Group("distributed.count_within", group, device_of(queries))
     x, y, r = at.agree(check, same_bits=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 
 from gmkern import _validate, decode, dynamics, latent
 from gmkern.decode import Generation, Guidance, SamplingParams
+from gmkern.distributed._asked import asked
 from gmkern.distributed._group import Group, device_of
-from gmkern.dynamics import Trajectory, VectorField
+from gmkern.dynamics import Potential, Trajectory, VectorField
 from gmkern.dynamics.integrators import Integrator
 
 
@@ -56,7 +56,8 @@ def sample(
 
     Parameters
     ----------
-    decoder, n, sample_ids, seed, **options : as for :func:`gmkern.latent.sample`, those of all ranks.
+    decoder, n, sample_ids, seed, **options : as for :func:`gmkern.latent.sample`, those of all ranks (a rank may have
+        its own batch_size and progress).
     group : None takes the default group.
 
     Returns
@@ -65,8 +66,9 @@ def sample(
 
     Raises
     ------
-    TypeError, ValueError : as :func:`gmkern.latent.sample`, and for a decoder with sharded parameters. RuntimeError on
-        the other ranks then, and where ranks differ in n, seed, ids, version, device or instruction set.
+    TypeError, ValueError : as :func:`gmkern.latent.sample`, and for a decoder with sharded parameters; RuntimeError on
+        the other ranks then. Where ranks differ, on all of them: ValueError naming the argument and the values of two
+        ranks, RuntimeError for the version, the kind of device or the instruction set.
 
     Notes
     -----
@@ -82,11 +84,11 @@ def sample(
     torch.Size([10, 3])
     """
 
-    def check() -> tuple[tuple[slice, Tensor], str]:
+    def check() -> tuple[tuple[slice, Tensor], dict[str, str]]:
         _check_whole("decoder", decoder)
         rows = share(n, group)
         ids = _ids(sample_ids, n)
-        return (rows, ids[rows]), f"n={n}, {_draws(seed, ids)}"
+        return (rows, ids[rows]), asked(n=n, seed=seed, sample_ids=ids, **_deciding(options))
 
     at = Group("distributed.sample", group, _device_of(decoder), moves=False)
     rows, ids = at.agree(check, same_bits=True)
@@ -113,7 +115,8 @@ def generate(
     Parameters
     ----------
     model, prompts, n, num_samples, sample_ids, **options : as for :func:`gmkern.decode.generate`, those of all ranks:
-        what is one a row (params, seed, epsilon, guidance) is cut with the rows.
+        what is one a row (params, seed, epsilon, guidance) is cut with the rows. Functions must be alike on all ranks,
+        which is not checked; a rank may have its own batch_size and progress.
     group : None takes the default group.
 
     Returns
@@ -123,8 +126,8 @@ def generate(
 
     Raises
     ------
-    TypeError, ValueError : as :func:`gmkern.decode.generate`, and for a model with sharded parameters. RuntimeError on
-        the other ranks then, and where ranks differ in P, num_samples, seed, ids, version, device or instruction set.
+    TypeError, ValueError : as :func:`gmkern.decode.generate`, and for a model with sharded parameters. What other
+        ranks raise, and all where they differ: as for :func:`sample`.
 
     Examples
     --------
@@ -136,7 +139,7 @@ def generate(
     torch.Size([4, 5])
     """
 
-    def check() -> tuple[tuple[int, int, Tensor], str]:
+    def check() -> tuple[tuple[int, int, Tensor], dict[str, str]]:
         _check_whole("model", model)
         each = _validate.integer("num_samples", num_samples, low=1)
         if prompts is None:
@@ -148,7 +151,7 @@ def generate(
             if n is not None:
                 raise _validate.bad("n", str(n), "None where prompts are given")
         ids = _ids(sample_ids, count * each)
-        told = f"{count} prompts, num_samples={each}, {_draws(options.get('seed'), ids)}"
+        told = asked(prompts=prompts, n=n, num_samples=each, sample_ids=ids, **_deciding(options))
         return (count, each, ids), told
 
     at = Group("distributed.generate", group, _device_of(model), moves=False)
@@ -178,7 +181,8 @@ def simulate(
     ----------
     field, positions, sample_ids, **options : as for :func:`gmkern.dynamics.simulate`, those of all ranks. Positions are
         [S, N, D] (or [S, ...] of a ``VectorField``); what is one a system is cut with them: masses and types [S, N],
-        a cell [S, D, D], an integrator's numbers.
+        a cell [S, D, D], an integrator's numbers. Modules and functions must be alike on all ranks, which is not
+        checked; a rank may have its own checkpoint_every and progress.
     group : None takes the default group.
 
     Returns
@@ -188,8 +192,8 @@ def simulate(
     Raises
     ------
     TypeError, ValueError : as :func:`gmkern.dynamics.simulate`, for a module with sharded parameters, and for
-        ``system_ptr``: cut ragged systems yourself, and give ``sample_ids``. RuntimeError on the other ranks then, and
-        where ranks differ in S, seed, ids, version, device or instruction set.
+        ``system_ptr``: cut ragged systems yourself, and give ``sample_ids``. What other ranks raise, and all where they
+        differ: as for :func:`sample`.
 
     Examples
     --------
@@ -201,7 +205,7 @@ def simulate(
     torch.Size([6, 3, 2])
     """
 
-    def check() -> tuple[tuple[int, Tensor], str]:
+    def check() -> tuple[tuple[int, Tensor], dict[str, str]]:
         _check_whole("field", getattr(field, "module", field))
         x = _validate.tensor("positions", positions)
         if options.get("system_ptr") is not None:
@@ -209,7 +213,9 @@ def simulate(
         if x.ndim < 2 or (x.ndim != 3 and not isinstance(field, VectorField)):  # [N, D] is one system, not N
             raise _validate.bad("positions", x, "shape [S, N, D], or [S, ...] of a VectorField: a row a system")
         ids = _ids(sample_ids, len(x))
-        return (len(x), ids), f"S={len(x)}, {_draws(options.get('seed'), ids)}"
+        terms = field.terms if isinstance(field, Potential) else (field,)
+        fields = {f"field[{at}]": term for at, term in enumerate(terms)}
+        return (len(x), ids), asked(positions=x, sample_ids=ids, **fields, **_deciding(options))
 
     at = Group("distributed.simulate", group, device_of(positions), moves=False)
     systems, ids = at.agree(check, same_bits=True)
@@ -238,10 +244,12 @@ def _ids(sample_ids: Any, rows: int) -> Tensor:
     return _validate.sample_ids(ids, torch.device("cpu"), rows=rows)
 
 
-def _draws(seed: Any, ids: Tensor) -> str:
-    """What names the noise, in few characters: ranks whose seeds or ids differ would not draw parts of one set."""
-    shown = f"tensor {zlib.crc32(seed.cpu().numpy().tobytes()):08x}" if isinstance(seed, Tensor) else seed
-    return f"seed={shown}, ids {zlib.crc32(ids.numpy().tobytes()):08x}"
+# Results have the same bits whatever these are: they are each rank's own.
+_OF_A_RANK = ("batch_size", "checkpoint_every", "progress")
+
+
+def _deciding(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in _OF_A_RANK}
 
 
 # Arguments that may be one a row, and of how many dimensions they then are at least: [D, D] is one cell for all.

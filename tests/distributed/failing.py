@@ -14,7 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gmkern import distributed
-from gmkern.dynamics import EulerMaruyama, LennardJones, VectorField
+from gmkern.decode import SamplingParams
+from gmkern.dynamics import BAOAB, EulerMaruyama, LennardJones, VectorField
 from tests.distributed.processes import told
 from tests.distributed.ranks import alike, cloud, decoder, grid, model
 
@@ -64,6 +65,23 @@ def mistakes(_: Path) -> dict[str, Any]:
         "seed": lambda: distributed.evaluate(x, x, seed=rank),
         "n": lambda: distributed.sample(decoder(), 3 + rank, seed=0),
         "noise": lambda: distributed.sample(decoder(), 3, seed=rank),
+        "radius": lambda: distributed.count_within(x, x, 1.0 + rank),
+        "rate": lambda: distributed.kernel_sum(x, x, bandwidth=1.0 + rank),
+        "alpha": lambda: distributed.kernel_sum(x, x, kernel="rational_quadratic", bandwidth=1.0, alpha=1.0 + rank),
+        "picture": lambda: distributed.evaluate(x, x, image_shape=(3, 1) if rank else None),
+        "call": lambda: distributed.log_kernel_sum(x, bandwidth=1.0) if rank else distributed.knn(x),
+        "latent_dim": lambda: distributed.sample(nn.Identity(), 3, seed=0, latent_dim=2 + rank, progress=rank == 2),
+        "temperature": lambda: distributed.generate(
+            model(), n=2, max_new_tokens=2, seed=0, params=SamplingParams(temperature=1.0 + rank)
+        ),
+        "own prompts": lambda: distributed.generate(
+            model(), [torch.tensor([rank, 2]), torch.tensor([3])], max_new_tokens=2, seed=0
+        ),
+        "steps": lambda: distributed.simulate(LennardJones(), **alike() | {"steps": 3 + rank}),
+        "time": lambda: distributed.simulate(LennardJones(), **alike() | {"integrator": BAOAB(0.1 + rank, 1.0, 1.0)}),
+        "depth": lambda: distributed.simulate(LennardJones(1.0 + rank), **alike()),
+        "own systems": lambda: distributed.simulate(LennardJones(), **alike() | {"positions": grid() + rank}),
+        "record": lambda: distributed.simulate(LennardJones(), **alike() | ({"record_every": 1} if rank else {})),
         "ids": lambda: distributed.generate(model(), n=2, max_new_tokens=2, seed=0, sample_ids=[rank, 5]),
         "length": lambda: distributed.generate(model(), n=2, max_new_tokens=1 - 2 * rank, seed=0),
         "in a decoder": lambda: distributed.sample(Broken(2, 3), 4, seed=0),

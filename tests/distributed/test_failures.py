@@ -19,41 +19,65 @@ ALONE = {
     "log weights": "ValueError: weights: got -1 at position 3",
     "report": "ValueError: train: got nan at [2, 1]",
     "progress": "TypeError: progress: got 0 (int)",
-    "length": "ValueError: max_new_tokens: got -1",
     "in a decoder": "KeyError: 'mine'",
     "in a mask": "KeyError: 'mine'",
     "in a field": "KeyError: 'mine'",
 }
-# What both are told where they quarrel, or err alike.
+# What both are told where they err alike.
 BOTH = {
-    "width": ("D=3", "D=2"),
-    "k": ("k=1", "k=2"),
-    "many": ("ValueError: k: got 11; takes an int >= 1 and <= 10",),
-    "gradient": ("[True, False]", "[False, False]"),
-    "sum": ("[True, False, False, False, False]",),
-    "few": ("ValueError: generated: got 1 samples; takes 2 or more",),
-    "seed": ("seed=0", "seed=1"),
-    "n": ("n=3", "n=4"),
-    "noise": ("seed=0", "seed=1"),
-    "ids": ("ids ",),
-    "ptr": ("system_ptr",),
-    "prompts": ("TypeError: prompts: got a tensor of shape []",),
-    "one system": ("ValueError: positions: got a tensor of shape [8, 3]", "takes shape [S, N, D]"),
+    "many": "ValueError: k: got 11; takes an int >= 1 and <= 10",
+    "few": "ValueError: generated: got 1 samples; takes 2 or more",
+    "prompts": "TypeError: prompts: got a tensor of shape []",
+    "one system": "ValueError: positions: got a tensor of shape [8, 3] and dtype float32; takes shape [S, N, D]",
+    "ptr": "ValueError: system_ptr",
+}
+# The argument in which they quarrel, and what each has.
+GRADIENTS = "gradients of (queries, references, bandwidth, weights, log_weights)"
+QUARRELS = {
+    "width": ("D", "3", "2"),
+    "k": ("k", "1", "2"),
+    "gradient": ("gradients of (queries, references)", "[True, False]", "[False, False]"),
+    "sum": (GRADIENTS, "[True, False, False, False, False]", "[False, False, False, False, False]"),
+    "seed": ("seed", "0", "1"),
+    "n": ("n", "3", "4"),
+    "noise": ("seed", "0", "1"),
+    "radius": ("radii", "1.0", "2.0"),
+    "rate": ("bandwidth", "1.0", "2.0"),
+    "alpha": ("alpha", "1.0", "2.0"),
+    "picture": ("image_shape", "None", "[3, 1]"),
+    "latent_dim": ("latent_dim", "2", "3"),
+    "temperature": ("params.temperature", "1.0", "2.0"),
+    "length": ("max_new_tokens", "1", "-1"),
+    "own prompts": ("prompts", "2 items, checksum ", "2 items, checksum "),
+    "steps": ("steps", "3", "4"),
+    "time": ("integrator.dt", "0.1", "1.1"),
+    "depth": ("field[0].epsilon", "1.0", "2.0"),
+    "own systems": ("positions", "a tensor of shape [1, 8, 3]", "a tensor of shape [1, 8, 3]"),
+    "record": ("record_every", "nothing", "1"),
+    "ids": ("sample_ids", "a tensor of shape [2] and dtype int64, checksum ", "a tensor of shape [2]"),
 }
 
 
 def test_a_mistake_of_one_rank_is_told_to_all(tmp_path):
     first, second = start(2, tmp_path, failing.mistakes)
-    assert set(first) == {*ALONE, *BOTH}
+    assert set(first) == {*ALONE, *BOTH, *QUARRELS, "call"}
     for name, said in ALONE.items():
         assert second[name].startswith(said), name
         kind, _, text = said.partition(": ")
         text = said if kind == "KeyError" else text
         assert first[name].startswith("RuntimeError: distributed."), name
         assert f": rank 1: {text}" in first[name]
-    for name, words in BOTH.items():
-        for told in (first, second):
-            assert all(word in told[name] for word in words), (name, told[name])
+    for told in (first, second):
+        for name, said in BOTH.items():
+            assert told[name].startswith(said), (name, told[name])
+        for name, (argument, one, other) in QUARRELS.items():
+            of_first, _, of_other = told[name].partition(" on rank 0 and ")
+            assert of_first.startswith(f"ValueError: {argument}: got {one}"), (name, told[name])
+            assert of_other.startswith(other), (name, told[name])
+            assert " on rank 1; takes one value on all ranks of distributed." in of_other, (name, told[name])
+        for call in ("rank 0 is in distributed.knn of ", "rank 1 in distributed.log_kernel_sum of "):
+            assert told["call"].startswith("RuntimeError")
+            assert call in told["call"]
 
 
 def test_a_dead_rank_is_told_in_each_collective(tmp_path):
