@@ -13,11 +13,13 @@ from click.testing import CliRunner
 import gmkern
 from gmkern.cli import bench
 from gmkern.cli.app import app
-from gmkern.cli.bench import rows
+from gmkern.cli.bench import page, rows
 from gmkern.cli.bench.curves import curves
+from gmkern.cli.bench.summary import summary
 from gmkern.cli.bench.table import markdown
 
 BENCHMARKS = Path(gmkern.__file__).parents[1] / "benchmarks"
+PAGE = BENCHMARKS.parent / "docs" / "performance.md"
 here = pytest.mark.skipif(not BENCHMARKS.exists(), reason="no benchmarks beside the package")
 
 
@@ -110,6 +112,41 @@ def test_rows_of_several_files_make_one_page(tmp_path):
     assert again.read_text() == page
     for file in folder.iterdir():
         assert (again.parent / "performance" / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the pages are not beside an installed wheel")
+def test_the_page_is_what_its_rows_and_its_template_make():
+    folder = PAGE.with_suffix("")
+    found, missed = rows.from_files([folder / "rows.json"])
+    assert page.text(folder.name, BENCHMARKS / "performance.md.jinja", found, missed) == PAGE.read_text()
+    shown = {line.partition("](")[2].removesuffix(")") for line in PAGE.read_text().splitlines() if line[:2] == "!["}
+    assert shown == {f"{folder.name}/{file.name}" for file in folder.glob("*.svg")}
+
+
+def test_the_summary_is_of_the_rows():
+    narrow = [entry("op, D=3", "gmkern, int8", 1e-4), entry("op, N=4", "torch.cdist", 1.0, 4)]
+    others = [entry("pair, D=3", tool, t) for tool, t in (("gmkern", 1e-3), ("torch.cdist", 7e-4), ("faiss", 2e-2))]
+    text = summary(rows.rows_of("neighbors", [*ENTRIES, *narrow, *others]))
+    assert text.splitlines()[0].startswith("In short, on M, at commit abc: ")
+    assert text.splitlines()[2:] == [
+        "- **neighbors**: `op` beside torch.cdist (2.5× to 4.0×); `pair` beside torch.cdist (0.7×), faiss (20×).",
+        "- **Behind** in 1 of 4 rows: pair, D=3 beside torch.cdist (0.70×).",
+    ]
+    assert summary(rows.rows_of("neighbors", [entry("op", "gmkern", 1.0)])) == ""
+
+
+@here
+@pytest.mark.parametrize("kept", [slice(0, 4), slice(4, None), slice(0, 1)])
+def test_a_page_shows_the_pictures_that_there_are(tmp_path, kept):
+    """A quick run has no curves, a path without rivals no ratios."""
+    (tmp_path / "a.json").write_text(json.dumps(rows.to_json(rows.rows_of("neighbors", ENTRIES[kept]), [])))
+    written = tmp_path / "performance.md"
+    done = CliRunner().invoke(app, ["bench", "--from", str(tmp_path / "a.json"), "--page", str(written)])
+    assert done.exit_code == 0, done.stderr
+    drawn = {file.name for file in (tmp_path / "performance").glob("*.svg")}
+    assert len(drawn) == (kept != slice(0, 1))
+    assert all((f"](performance/{name})" in written.read_text()) for name in drawn)
+    assert written.read_text().count("![") == len(drawn)
 
 
 @here

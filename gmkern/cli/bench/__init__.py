@@ -90,12 +90,12 @@ def bench(
     found, missed = rows.from_files(sources) if sources else _measured(chosen, folder, options)
     if out is not None:
         out.write_text(table.markdown(found, missed), encoding="utf-8")
-    if page_file is not None:
-        page.write(page_file, folder / "performance.md.jinja", found, missed)
     if as_json:
         console.print_json(rows.to_json(found, missed))
     else:
         table.show(found, missed)
+    if page_file is not None:
+        page.write(page_file, folder / "performance.md.jinja", found, missed)
     for one in missed:
         if one.failed:
             raise click.ClickException(f"{one.path}, {one.tool}: {one.why}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from gmkern.cli.bench.curves import curves
 from gmkern.cli.bench.rows import OURS, Missed, Row, to_json
+from gmkern.cli.bench.summary import summary
 from gmkern.cli.bench.table import markdown
 
 if TYPE_CHECKING:
@@ -22,30 +23,47 @@ WIDTH, HEIGHT, ACROSS = 4.0, 3.0, 3  # inches of a panel; panels in a row
 
 def write(page: Path, template: Path, rows: Sequence[Row], missed: Sequence[Missed]) -> None:
     """The page, and in a folder of its name the rows and the pictures that it shows."""
-    import jinja2
-
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rows.json").write_text(json.dumps(to_json(rows, missed), indent=1) + "\n", encoding="utf-8")
-    paths = list(dict.fromkeys([*(row.path for row in rows), *(one.path for one in missed)]))
+    for path, of_path in _by_path(rows, missed).items():
+        ratios(of_path, folder / f"{path}-ratios.svg")
+        growth(of_path, folder / f"{path}-curves.svg")
+    page.write_text(text(folder.name, template, rows, missed), encoding="utf-8")
+
+
+def text(folder: str, template: Path, rows: Sequence[Row], missed: Sequence[Missed]) -> str:
+    """The page's words, its rows and pictures being in ``folder``."""
+    import jinja2
+
     parts = []
-    for path in paths:
-        of_path = [row for row in rows if row.path == path]
-        pictures = {"beside": ratios(of_path, folder / f"{path}-ratios.svg")}
-        pictures["growth"] = growth(of_path, folder / f"{path}-curves.svg")
-        shown = {name: f"{folder.name}/{file.name}" for name, file in pictures.items() if file is not None}
+    for path, of_path in _by_path(rows, missed).items():
+        shown = {
+            "beside": f"{folder}/{path}-ratios.svg" if _beside(of_path) else None,
+            "growth": f"{folder}/{path}-curves.svg" if curves(of_path) else None,
+        }
         parts.append({"name": path, "table": markdown(of_path, [m for m in missed if m.path == path]), **shown})
     loader = jinja2.FileSystemLoader(template.parent)
     words = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = words.get_template(template.name).render(parts=parts, rows=f"{folder.name}/rows.json")
-    page.write_text(text.rstrip() + "\n", encoding="utf-8")
+    told = words.get_template(template.name).render(parts=parts, rows=f"{folder}/rows.json", summary=summary(rows))
+    return told.rstrip() + "\n"
 
 
-def ratios(rows: Sequence[Row], file: Path) -> Path | None:
-    """How many times longer each rival took: a line a case, a mark a tool, with its quartiles."""
-    told = [row for row in rows if row.ratio is not None and row.point is None]
+def _by_path(rows: Sequence[Row], missed: Sequence[Missed]) -> dict[str, list[Row]]:
+    paths = dict.fromkeys([*(row.path for row in rows), *(one.path for one in missed)])
+    return {path: [row for row in rows if row.path == path] for path in paths}
+
+
+def _beside(rows: Sequence[Row]) -> list[Row]:
+    """The rows of rivals, curves aside."""
+    return [row for row in rows if row.ratio is not None and row.point is None]
+
+
+def ratios(rows: Sequence[Row], file: Path) -> None:
+    """How many times longer each rival took: a line a case, a mark a tool, with its quartiles. No file if no rival."""
+    told = _beside(rows)
     if not told:
-        return None
+        return
     cases, tools = (list(dict.fromkeys(values)) for values in zip(*((row.case, row.tool) for row in told), strict=True))
     with _figure(file, (9.0, 1.2 + 0.26 * len(cases)), 1) as (axes,):
         for i, tool in enumerate(tools):
@@ -60,15 +78,14 @@ def ratios(rows: Sequence[Row], file: Path) -> Path | None:
         axes.invert_yaxis()
         axes.set_xlabel("time over gmkern's")
         axes.legend(fontsize=7)
-    return file
 
 
-def growth(rows: Sequence[Row], file: Path) -> Path | None:
-    """A panel for each curve: seconds against size, a line a tool, with its exponent."""
+def growth(rows: Sequence[Row], file: Path) -> None:
+    """A panel for each curve: seconds against size, a line a tool, with its exponent. No file if no curve."""
     found = curves(rows)
     panels = list(dict.fromkeys((one.curve, one.against) for one in found))
     if not panels:
-        return None
+        return
     down = -(-len(panels) // ACROSS)
     with _figure(file, (WIDTH * min(ACROSS, len(panels)), HEIGHT * down), len(panels)) as drawn:
         for axes, panel in zip(drawn, panels, strict=True):
@@ -85,7 +102,6 @@ def growth(rows: Sequence[Row], file: Path) -> Path | None:
             axes.set_xlabel(panel[1])
             axes.set_ylabel("seconds")
             axes.legend(fontsize=7)
-    return file
 
 
 @contextmanager
