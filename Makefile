@@ -105,7 +105,7 @@ wheel: native
 	rm -f dist/*.whl
 	$(WITH_VENV) $(PY) -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist .
 
-sdist: native
+sdist: $(VENV)/.ready
 	$(WITH_VENV) $(PY) -c "from setuptools import build_meta; build_meta.build_sdist('dist')" > /dev/null
 
 # Python's files and the tests beside a library of another build: $(call package,FOLDER), after CMake put it there.
