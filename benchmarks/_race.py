@@ -58,7 +58,7 @@ class Raced:
     """Bytes by which the process's resident size grew, at its peak, in the first run; None where nobody tells."""
 
 
-def race(case: Case, names: Sequence[str], *, rounds: int, budget: float) -> dict[str, Raced | Exception]:
+def race(case: Case, names: Sequence[str], *, rounds: int, budget: float) -> dict[str, Raced | BaseException]:
     """Runs gmkern and then the other ``names`` once, checks them, chooses their threads, and times them in turns.
 
     A round is one run of each tool. There are as many as ``budget`` seconds hold, at least 3 and at most ``rounds``. A
@@ -66,7 +66,7 @@ def race(case: Case, names: Sequence[str], *, rounds: int, budget: float) -> dic
     timed.
     """
     inputs, every = case.inputs(), torch.get_num_threads()
-    found: dict[str, Raced | Exception] = {}
+    found: dict[str, Raced | BaseException] = {}
     runs: dict[str, Run] = {}
     ours = None
     for name in names:
@@ -78,7 +78,7 @@ def race(case: Case, names: Sequence[str], *, rounds: int, budget: float) -> dic
             del result
             found[name] = Raced([], every if seconds > LONG else _fastest(run, every), memory)
             runs[name] = run
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if not found:
                 raise  # gmkern itself: there is nothing to hold the others to
             found[name] = error

@@ -46,11 +46,15 @@ def absent(tool: str) -> str | None:
 
 def versions(tools: Iterable[str]) -> dict[str, str]:
     """The package of each of ``tools`` that has one of its own, and its version, or that it is absent."""
-    told = {}
-    for tool in sorted(set(tools) & set(PACKAGES), key=str.lower):
-        package = PACKAGES[tool].pip
-        told[package] = importlib.metadata.version(package) if absent(tool) is None else "absent"
-    return told
+    packages = {PACKAGES[tool].pip: absent(tool) for tool in sorted(set(tools) & set(PACKAGES), key=str.lower)}
+    return {package: _version(package) if why is None else "absent" for package, why in packages.items()}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # the module came in another way, as conda's and faiss-gpu's do
+        return "of unknown version"
 
 
 @functools.cache

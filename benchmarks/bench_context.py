@@ -38,12 +38,18 @@ def by_multinomial(sets: int, train: Tensor) -> Run:
 
 
 def check(train: Tensor, tool: str, ours: Any, theirs: Any) -> None:
-    """Rivals draw other sets: the shape is compared, and that each of ours is distinct points of the training set."""
-    if tool != OURS:
-        assert theirs.shape == ours.points.shape, tool
-    else:
+    """Rivals draw other sets: the shape is compared, and that each is distinct points of the training set.
+
+    Of theirs the first two of a point's coordinates say which it is: normals of float32, of which no two pairs are one.
+    """
+    if tool == OURS:
         assert (ours.indices.sort(1).values.diff(dim=1) > 0).all()
         assert torch.equal(ours.points, train[ours.indices])
+        return
+    assert theirs.shape == ours.points.shape, tool
+    drawn, every = (torch.complex(points[..., 0], points[..., 1]) for points in (theirs, train))
+    assert np.isin(drawn.numpy(), every.numpy()).all(), tool
+    assert int((drawn[:, :, None] == drawn[:, None]).sum()) == drawn.numel(), f"{tool}: a point twice in a set"
 
 
 def case(kind: str, count: int, dim: int, sets: int) -> Case:

@@ -107,13 +107,18 @@ LOOP = Case(
     moved=4.0 * 2 * 1024 * 64,
     flop=2.0 * 2 * 64 * 256 * 1024 * STEPS,
 )
-CASES = [case(256, 13, 20), case(1024, 32, 10), case(1, 864, 50), case(1, 4000, 20)]
+CLUSTERS, LIQUIDS = [case(256, 13, 20), case(1024, 32, 10)], [case(1, 864, 50), case(1, 4000, 20)]
 CURVES = [case(systems, 32, 10, Point("simulate, clusters of 32", "S", systems)) for systems in (16, 64, 256, 1024)]
 CURVES += [case(1, atoms, 20, Point("simulate, a liquid", "N", atoms)) for atoms in (1000, 2000, 4000, 8000)]
 
 
-@across(CASES)
-def test_simulate(case, tool, raced):
+@across(CLUSTERS)
+def test_clusters(case, tool, raced):
+    raced(case, tool)
+
+
+@across(LIQUIDS)
+def test_liquids(case, tool, raced):
     raced(case, tool)
 
 

@@ -16,6 +16,7 @@ from _case import OURS, Case, Point, Run, across
 from gmkern.dynamics import neighbor_list
 
 CUTOFF, DENSITY, NEAR = 2.5, 0.8, 52
+ROUNDING = 1e-12  # of a few sums of coordinates below 64 in float64, whose half units in the last place are 4e-15
 
 
 class Box(NamedTuple):
@@ -47,12 +48,34 @@ def by_matscipy(given: Box) -> Run:
 
 
 def check(given: Box, tool: str, ours: Any, theirs: Any) -> None:
-    """The same pairs; ours, where that is cheap, those of the list of every pair."""
-    if tool == OURS and len(given.x) < 1000:
-        x, cell = (torch.from_numpy(one) for one in given)
-        theirs = neighbor_list(x, CUTOFF, cell=cell, pbc=True, backend="reference")
-    keys = [np.column_stack([np.asarray(p) for p in (one[0], one[1], one[2])]) for one in (ours, theirs)]
-    assert np.array_equal(*(key[np.lexsort(key.T[::-1])] for key in keys)), tool
+    """The same pairs, vectors and distances; ours, for 32 atoms, those of a search through every image that is near."""
+    ours = [np.asarray(part) for part in (ours.i, ours.j, ours.shift, ours.vector, ours.distance)]
+    if tool == OURS:
+        return check_truth(given, *ours)
+    found = [ours, [np.asarray(part) for part in theirs]]
+    orders = [np.lexsort((*s.T, j, i)) for i, j, s, *_ in found]
+    (i, j, shift, vector, distance), others = (
+        [part[at] for part in one] for one, at in zip(found, orders, strict=True)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip((i, j, shift), others[:3], strict=True)), f"{tool}: other pairs"
+    np.testing.assert_allclose(others[3], vector, rtol=0, atol=ROUNDING, err_msg=tool)
+    np.testing.assert_allclose(others[4], distance, rtol=0, atol=ROUNDING, err_msg=tool)
+
+
+def check_truth(given: Box, i: Any, j: Any, shift: Any, vector: Any, distance: Any) -> None:
+    """The side is above twice the cutoff, so that of an atom's images one at most is within it."""
+    side = given.cell[0, 0]
+    assert side > 2 * CUTOFF
+    for atom in range(0, len(given.x), -(-len(given.x) // 32)):
+        images = -np.round((given.x - given.x[atom]) / side)
+        apart = given.x - given.x[atom] + side * images
+        near = (np.linalg.norm(apart, axis=1) < CUTOFF).nonzero()[0]
+        near, own = near[near != atom], (i == atom).nonzero()[0]
+        own = own[np.argsort(j[own])]
+        assert np.array_equal(j[own], near), f"atom {atom} has other neighbours"
+        assert np.array_equal(shift[own], images[near]), f"atom {atom} has others' images"
+        np.testing.assert_allclose(vector[own], apart[near], rtol=0, atol=ROUNDING)
+        np.testing.assert_allclose(distance[own], np.linalg.norm(apart[near], axis=1), rtol=0, atol=ROUNDING)
 
 
 def case(atoms: int, point: Point | None = None) -> Case:

@@ -15,7 +15,7 @@ if not BENCHMARKS.exists():
 
 from _case import OURS, Case  # noqa: E402
 from _race import LEAST, grown, race  # noqa: E402
-from _rivals import PACKAGES  # noqa: E402
+from _rivals import PACKAGES, Package, versions  # noqa: E402
 
 
 def case(tools: dict, check=lambda given, tool, ours, theirs: None) -> Case:
@@ -53,17 +53,29 @@ def test_another_result_has_no_time():
     def broken(given):
         raise ImportError("no such library")
 
+    def ending(given):
+        raise SystemExit(3)  # as a library does that finds no device
+
     tools = {
         OURS: lambda _: lambda n: 1,
         "same": lambda _: lambda n: 1,
         "other": lambda _: lambda n: 2,
         "broken": broken,
+        "ending": ending,
     }
     found = race(case(tools, check), list(tools), rounds=3, budget=0)
-    assert [type(found[name]).__name__ for name in tools] == ["Raced", "Raced", "AssertionError", "ImportError"]
+    kinds = ["Raced", "Raced", "AssertionError", "ImportError", "SystemExit"]
+    assert [type(found[name]).__name__ for name in tools] == kinds
     assert "other differs" in str(found["other"])
     with pytest.raises(AssertionError, match="gmkern differs"):  # there is nothing to hold the others to
         race(case({OURS: lambda _: lambda n: float("nan")}, check), [OURS], rounds=3, budget=0)
+
+
+def test_a_package_that_another_brought_has_no_version(monkeypatch):
+    """conda's faiss has no metadata of faiss-cpu."""
+    monkeypatch.setitem(PACKAGES, "faiss", Package("json", "no-such-package"))
+    monkeypatch.setitem(PACKAGES, "POT", Package("no_such_module", "POT"))
+    assert versions(["faiss", "POT", "PyTorch"]) == {"no-such-package": "of unknown version", "POT": "absent"}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells")
@@ -80,16 +92,18 @@ def test_memory_of_a_run_is_its_peak():
 
 def test_every_case_has_gmkern_first_a_name_of_its_own_and_known_rivals():
     seen: dict[str, Case] = {}
+    quick: set[str] = set()  # what --quick runs: of each test the first case
     for file in sorted({*BENCHMARKS.glob("bench_*.py")} - {BENCHMARKS / "bench_distributed.py"}):  # no rivals: a model
         module = importlib.import_module(file.stem)
         tests = [value for name, value in vars(module).items() if name.startswith("test_")]
         assert tests, file
         for mark in (mark for test in tests for mark in test.pytestmark if mark.name == "parametrize"):
+            first = mark.args[1][0].values[0]
+            quick |= set(first.tools if first.point is None else ())
             for case, tool in (pair.values for pair in mark.args[1]):
                 assert next(iter(case.tools)) == OURS, case
                 assert tool in case.tools
                 assert seen.setdefault(str(case), case) is case
                 assert (case.moved, case.flop) != (0, 0) or "sinkhorn" in case.name
-    rivals = {tool for case in seen.values() for tool in case.tools}
-    assert set(PACKAGES) <= rivals
+    assert set(PACKAGES) <= quick
     assert len([case for case in seen.values() if case.point]) > 40

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -15,6 +16,7 @@ from gmkern.cli import bench
 from gmkern.cli.app import app
 from gmkern.cli.bench import page, rows
 from gmkern.cli.bench.curves import curves
+from gmkern.cli.bench.run import _watched
 from gmkern.cli.bench.summary import summary
 from gmkern.cli.bench.table import markdown
 
@@ -184,6 +186,34 @@ def test_a_quick_run_measures_and_checks(tmp_path):
     assert (tmp_path / "bench.md").read_text().count("| neighbors |") == len(found["rows"])
 
 
+@here
+def test_a_process_that_dies_costs_no_other_path_its_rows(monkeypatch):
+    def run(path, *_):
+        if path == "decode":
+            raise click.ClickException("decode: pytest ended with -11: why")
+        return ENTRIES[:2], []
+
+    monkeypatch.setattr(bench, "run", run)
+    done = CliRunner().invoke(app, ["bench", "neighbors", "decode", "latent", "--json"])
+    assert done.exit_code == 1
+    assert "Error: decode, every tool: pytest ended with -11: why" in done.stderr
+    told = json.loads(done.stdout)
+    assert {row["path"] for row in told["rows"]} == {"neighbors", "latent"}
+    assert [one["path"] for one in told["missed"]] == ["decode"]
+
+
+def test_where_a_process_died_is_told():
+    lines = [
+        "x.py::test[knn-faiss] Fatal Python error: Segmentation fault",
+        "",
+        "Current thread:",
+        '  File "a.py", line 1',
+    ]
+    assert _watched([*lines, '  File "b.py", line 2', "Extension modules: c"], lambda percent: None) == (
+        'x.py::test[knn-faiss] Fatal Python error: Segmentation fault: File "a.py", line 1'
+    )
+
+
 def test_mistakes_are_named(tmp_path, monkeypatch):
     runner = CliRunner()
     for words, code, named in (
@@ -211,8 +241,15 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
     (tmp_path / "benchmarks" / "conftest.py").touch()
     done = runner.invoke(app, ["bench", "latent"])  # a folder without the benchmark: pytest's own words
     assert done.exit_code == 1
-    assert "Error: latent: pytest ended with 4: ERROR" in done.stderr
+    assert "Error: latent, every tool: pytest ended with 4: ERROR" in done.stderr
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    done = runner.invoke(app, ["bench", "latent", "--compare", "no-such-revision"])
+    for revision in ("no-such-revision", "--force"):
+        done = runner.invoke(app, ["bench", "latent", f"--compare={revision}"])
+        assert done.exit_code == 1
+        assert f"--compare {revision}: git rev-parse --verify: fatal: " in done.stderr
+        assert "REV is a commit, branch or tag" in done.stderr
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(bench.compare.sys, "executable", str(tmp_path / "python"))  # whose folder is searched, too
+    done = runner.invoke(app, ["bench", "latent", "--compare", "HEAD"])
     assert done.exit_code == 1
-    assert "--compare no-such-revision: git worktree add: fatal: invalid reference" in done.stderr
+    assert "--compare needs git, which is not installed" in done.stderr

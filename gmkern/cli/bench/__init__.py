@@ -123,7 +123,11 @@ def _measured(paths: Sequence[str], folder: Path, options: Sequence[str]) -> tup
     found: list[rows.Row] = []
     missed: list[rows.Missed] = []
     for path in paths:
-        entries, lacking = run(path, folder, Path(gmkern.__file__).parents[1], options)
+        try:
+            entries, lacking = run(path, folder, Path(gmkern.__file__).parents[1], options)
+        except click.ClickException as error:  # its process died: the other paths' rows are kept
+            why = error.message.removeprefix(f"{path}: ")
+            entries, lacking = [], [rows.Missed(path, "every tool", 1, why, True)]
         found += rows.rows_of(path, entries)
         missed += lacking
     return found, missed

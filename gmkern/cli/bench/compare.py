@@ -101,15 +101,25 @@ def other_tree(here: Path, revision: str) -> Iterator[Path]:
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
     }
 
-    def call(*command: str) -> None:
-        done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
+    def call(*command: str) -> str:
+        try:
+            done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
+        except FileNotFoundError as error:
+            raise click.ClickException(f"--compare needs {command[0]}, which is not installed") from error
         if done.returncode != 0:
             lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no message"]
             raise click.ClickException(f"--compare {revision}: {' '.join(command[:3])}: {lines[0]}")
+        return done.stdout.strip()
 
+    try:
+        commit = call("git", "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    except click.ClickException as error:
+        raise click.ClickException(
+            f"{error.message} (REV is a commit, branch or tag of the repository of {here})"
+        ) from error
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "tree")
-        call("git", "worktree", "add", "--detach", str(tree), revision)
+        call("git", "worktree", "add", "--detach", str(tree), commit)
         try:
             with console.stage(f"build {revision}", 1) as advance:
                 build = str(tree / "build")

@@ -66,6 +66,7 @@ def run(
 def _watched(output: Iterable[str], advance: Callable[[int], None]) -> str:
     """Reads pytest's output to its end, in percent of its tests, and gives the line that says what went wrong."""
     said, total, done, shown = "it said nothing", 1, 0, 0
+    died = False
     for line in output:
         count = re.match(r"collected (\d+) items?(?:.*?(\d+) selected)?", line)
         if count:
@@ -74,6 +75,8 @@ def _watched(output: Iterable[str], advance: Callable[[int], None]) -> str:
             done += 1
             advance(_PERCENT * done // total - shown)
             shown = _PERCENT * done // total
-        if line.strip() and not said.startswith("ERROR"):
-            said = line.strip()
+        if died:  # the stack follows, from where it died
+            said += f": {line.strip()}" * (line.startswith("  File") and ": File" not in said)
+        elif line.strip() and not said.startswith("ERROR"):
+            said, died = line.strip(), "Fatal Python error" in line
     return said
