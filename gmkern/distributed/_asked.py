@@ -39,8 +39,8 @@ def _text(value: Any) -> str:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Tensor):
-        flat = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
-        return f"{_validate.describe(value)}, {checksum(flat.numpy())}"
+        own = value.detach().to("cpu", copy=True)  # numpy() fixes the size of a storage, which FSDP frees
+        return f"{_validate.describe(value)}, {checksum(bytes_of(own).numpy())}"
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return f"{_validate.describe(value)}, {checksum(value.tobytes())}"
     if isinstance(value, (list, tuple, range)):
@@ -53,6 +53,12 @@ def _text(value: Any) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..., {checksum(text.encode())}"
+
+
+def bytes_of(x: Tensor) -> Tensor:
+    """Its bytes, as a view where it is contiguous."""
+    # One expanded number is contiguous with stride 0, of which view() would make no bytes.
+    return x.contiguous().as_strided((x.numel(),), (1,)).view(torch.uint8)
 
 
 def checksum(held: Any) -> str:

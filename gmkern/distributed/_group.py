@@ -13,7 +13,7 @@ from torch import Tensor
 from gmkern import _backend, _validate
 from gmkern._validate import ArrayLike
 from gmkern._version import __version__
-from gmkern.distributed._asked import checksum
+from gmkern.distributed._asked import bytes_of, checksum
 from gmkern.metrics._samples import samples
 from gmkern.neighbors import _points
 
@@ -112,7 +112,7 @@ class Group:
         every = mine.new_empty((self.size, *mine.shape))
         if mine.numel():
             with self._together():
-                dist.all_gather(list(_bytes(every).chunk(self.size)), _bytes(mine), group=self.group)
+                dist.all_gather(list(bytes_of(every).chunk(self.size)), bytes_of(mine), group=self.group)
         return every
 
     def to_owners(self, mine: Tensor, counts: list[int]) -> Tensor:
@@ -122,7 +122,7 @@ class Group:
         if row:
             with self._together():
                 dist.all_to_all_single(
-                    _bytes(own), _bytes(mine), [counts[self.rank] * row] * self.size, [n * row for n in counts],
+                    bytes_of(own), bytes_of(mine), [counts[self.rank] * row] * self.size, [n * row for n in counts],
                     group=self.group,
                 )  # fmt: skip
         return own
@@ -158,10 +158,6 @@ class Group:
             ) from error
 
 
-def _bytes(x: Tensor) -> Tensor:
-    return x.contiguous().view(-1).view(torch.uint8)
-
-
 def _padded(x: Tensor, rows: int) -> Tensor:
     if x.shape[0] == rows:
         return x
@@ -177,6 +173,9 @@ def starts(counts: list[int]) -> list[int]:
 
 def points_of(queries: ArrayLike, references: ArrayLike | None, exclude_self: bool) -> tuple[Tensor, Tensor]:
     """Queries [N, D] and references [M, D] of one rank, none of either allowed."""
+    for name, points in (("queries", queries), ("references", references)):
+        if hasattr(points, "to_local"):
+            raise _validate.bad(name, f"a {type(points).__name__}", "this rank's own rows: its to_local()")
     x = samples("queries", queries, least=0)
     y = x if references is None else samples("references", references, like=("queries", x), least=0)
     _points.check_excludes(_validate.flag("exclude_self", exclude_self), x.shape[0], y.shape[0])

@@ -106,6 +106,9 @@ def searches(group: dist.ProcessGroup | None) -> dict[str, Any]:
         total = (on_ranks.log_kernel_sum if log else on_ranks.kernel_sum)(p, q, bandwidth=h, weights=w)
         (total * p.detach().sum(1)).sum().backward()
         out[f"grad_{name}"] = (p.grad, q.grad, h.grad, w.grad)
+    p = x[:1].clone().requires_grad_()  # the slope of a sum of one number is that number, expanded
+    on_ranks.kernel_sum(p, y, bandwidth=0.7).sum().backward()
+    out["grad_one"] = p.grad
     p = y.clone().requires_grad_()
     on_ranks.kernel_sum(p, kernel="energy", exclude_self=True).sum().backward()
     out["grad_itself"] = p.grad

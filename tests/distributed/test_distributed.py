@@ -98,6 +98,12 @@ def test_gradients_are_those_of_one_process(parts):
             # up to 500 float64 terms, by ranks, and with exponents below 200
             bound = 1000 * 2.0**-53 * float(leaf.grad.abs().max()) * 200
             torch.testing.assert_close(ours, leaf.grad, rtol=0, atol=bound)
+    p = torch.cat([x[:1] for x in X.split([n for n, _ in ranks.SIZES[len(parts)]])]).requires_grad_()
+    neighbors.kernel_sum(p, Y, bandwidth=0.7).sum().backward()
+    # 500 terms of at most 6 / 0.7**2 a coordinate, of which each kernel value is below 1
+    torch.testing.assert_close(
+        joined(parts, "grad_one"), p.grad, rtol=0, atol=500 * 2.0**-24 * float(p.grad.abs().max())
+    )
     p = Y.clone().requires_grad_()
     neighbors.kernel_sum(p, kernel="energy", exclude_self=True).sum().backward()
     # each pair gives a unit vector from either side

@@ -40,3 +40,6 @@ def test_sharded_parameters_are_refused_by_name(ran):
             "ValueError: model: got embedding.weight of type DTensor; takes parameters that are whole"
         )
         assert "DTensor" in part["fsdp"]["scored sharded"][0]
+        assert part["fsdp"]["sharded points"] == [
+            "ValueError: queries: got a DTensor; takes this rank's own rows: its to_local()"
+        ]

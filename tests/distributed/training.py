@@ -73,6 +73,18 @@ class Drawer(nn.Module):
 DECODERS = {"kernel": decoder, "module": network}  # one in C++, one in PyTorch, whose values are made twice
 
 
+class Density(nn.Module):
+    """A forward that is a sum of kernels, of a width that is learnt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+        self.bandwidth = nn.Parameter(torch.tensor([0.7], dtype=torch.float64))
+
+    def forward(self, z: Tensor, y: Tensor, search: Any) -> Tensor:
+        return search.kernel_sum(self.network(z), y, bandwidth=self.bandwidth[0]).sum()
+
+
 def advantages() -> Tensor:
     return torch.linspace(-1, 1, ROWS)[:, None]
 
@@ -91,6 +103,9 @@ def trained(wrap: Callable[[nn.Module], nn.Module]) -> dict[str, Any]:
         module = wrap(network())
         (loss(module(batch()[rows]), references()[shard], distributed) / each).backward()
         out[name] = gradients_of(module)
+    module = wrap(Density())
+    (module(batch()[rows], references()[shard], distributed) / each).backward()
+    out["density"] = gradients_of(module)
     for name, made in DECODERS.items():
         module = wrap(Drawer(made(), distributed.sample))
         (module().square().sum() / each).backward()
@@ -118,6 +133,7 @@ def fsdp(_: Path) -> dict[str, Any]:
     scorer = fully_shard(Scorer(policy))
     rows = distributed.share(ROWS)
     out["sharded"] = [told(lambda: distributed.generate(policy, n=2, max_new_tokens=2, seed=1))]
+    out["sharded points"] = [told(lambda: distributed.knn(policy.embedding.weight))]
     out["scored sharded"] = [told(lambda: decode.score(policy, torch.ones(1, 1), torch.ones(1)))]
     scorer.unshard()
     drawn = distributed.generate(policy, n=ROWS, max_new_tokens=6, end_token=END, seed=1)
@@ -140,6 +156,9 @@ def alone() -> dict[str, list[Tensor]]:
         module = network()
         (loss(module(batch()), references(), neighbors) / ROWS).backward()
         out[name] = gradients_of(module)
+    module = Density()
+    (module(batch(), references(), neighbors) / ROWS).backward()
+    out["density"] = gradients_of(module)
     for name, made in DECODERS.items():
         module = Drawer(made(), latent.sample)
         (module().square().sum() / ROWS).backward()
