@@ -65,6 +65,8 @@ def test_absent_and_failed_tools_are_named():
       <testcase name="test_op[D=3-POT]"><skipped message="POT cannot be loaded: no module x"/></testcase>
       <testcase name="test_op[D=3-sklearn]"><failure message="AssertionError: other neighbours&#10;more"/></testcase>
       <testcase name="bench_op.py"><error message="collection failure"/></testcase>
+      <testcase name="bench_new.py"><error message="collection failure">x.py:1: in x
+E   ImportError: cannot import name 'new'</error></testcase>
       <testcase name="test_op[D=3-gmkern]"/></testsuite>"""
     missed = rows.missing("neighbors", ElementTree.fromstring(xml))
     assert missed == [
@@ -72,6 +74,7 @@ def test_absent_and_failed_tools_are_named():
         rows.Missed("neighbors", "POT", 1, "POT cannot be loaded: no module x", False),
         rows.Missed("neighbors", "D=3-sklearn", 1, "AssertionError: other neighbours", True),
         rows.Missed("neighbors", "bench_op.py", 1, "collection failure", True),
+        rows.Missed("neighbors", "bench_new.py", 1, "collection failure: ImportError: cannot import name 'new'", True),
     ]
     text = markdown(rows.rows_of("neighbors", ENTRIES), missed)
     row = "| neighbors | op, D=2 | torch.cdist | 5.0 ms | 4.5 ms – 6.0 ms | 2.5× | 2.0% reading | 3 MiB | 2 | 1 |"

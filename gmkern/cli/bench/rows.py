@@ -97,6 +97,9 @@ def missing(path: str, tests: ElementTree.Element) -> list[Missed]:
             told = case.find(kind)
             if told is not None:
                 why = (told.get("message") or kind).splitlines()[0]
+                raised = [line[1:].strip() for line in (told.text or "").splitlines() if line.startswith("E ")]
+                if kind == "error" and raised:  # the message says "collection failure" alone
+                    why += f": {raised[-1]}"
                 name = case.get("name", "").partition("[")[2].removesuffix("]") or case.get("name", "")
                 tool = why.partition(" is not installed")[0].partition(" cannot be loaded")[0]
                 key = (tool if kind == "skipped" else name, why, kind != "skipped")
