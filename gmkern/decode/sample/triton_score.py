@@ -51,6 +51,26 @@ def spread(
 
 
 @triton.jit
+def token_of(
+    x_row, z_row, p, token, vocab, stride, x_top, top, number: tl.constexpr, FP64: tl.constexpr, WHOLE: tl.constexpr,
+    TILE: tl.constexpr,
+):  # fmt: skip
+    """What a row's kept set is, and what it gives a token: its log-probability, the policy's, whether it is kept."""
+    all_high, all_low, raw_high, raw_low, legal, first = sums(
+        x_row, z_row, vocab, stride, x_top, top, number, WHOLE, TILE
+    )
+    cut, place, near, near_place, mean, kept_high, kept_low = cuts(
+        z_row, p, vocab, top, all_high, all_low, legal, FP64, TILE
+    )
+    z_token = tl.load(z_row + token)
+    inside = keeps(z_token, token, top, cut, place, near, near_place, mean, True)
+    kept = real(kept_high, kept_low, FP64)
+    logprob, policy, inside = logprob_of(z_token, token, top, kept, first, inside, legal, p)
+    total, raw = real(all_high, all_low, FP64), real(raw_high, raw_low, FP64)
+    return total, raw, kept, legal, first, cut, place, near, near_place, mean, logprob, policy, inside
+
+
+@triton.jit
 def score_kernel(
     logits, packed, mask, met, scratch, tokens, logprobs, raw_logprobs, log_kept_mass, entropies,
     vocab, row_stride, stride, params_stride, mask_row_stride, mask_stride,
@@ -70,22 +90,15 @@ def score_kernel(
     given = tl.load(tokens + row)
     if fine & in_range(p) & (given >= 0) & (given < vocab):
         token = given.to(tl.int32)
-        all_high, all_low, raw_high, raw_low, legal, first = sums(
-            x_row, z_row, vocab, stride, x_top, top, number, WHOLE, TILE
+        total, raw, kept, legal, first, cut, place, near, near_place, mean, logprob, _policy, _inside = token_of(
+            x_row, z_row, p, token, vocab, stride, x_top, top, number, FP64, WHOLE, TILE
         )
-        cut, place, near, near_place, mean, kept_high, kept_low = cuts(
-            z_row, p, vocab, top, all_high, all_low, legal, FP64, TILE
-        )
-        z_token = tl.load(z_row + token)
-        inside = keeps(z_token, token, top, cut, place, near, near_place, mean, True)
-        kept = real(kept_high, kept_low, FP64)
-        logprob, _policy, _inside = logprob_of(z_token, token, top, kept, first, inside, legal, p)
         tl.store(logprobs + row, logprob)
         if WHOLE:
             greedy = tl.load(p) == 0
             x_token = tl.load(x_row + token.to(tl.int64) * stride).to(number)
-            shared = log_positive(divide(kept, real(all_high, all_low, FP64)))
-            tl.store(raw_logprobs + row, (x_token - x_top) - log_positive(real(raw_high, raw_low, FP64)))
+            shared = log_positive(divide(kept, total))
+            tl.store(raw_logprobs + row, (x_token - x_top) - log_positive(raw))
             tl.store(log_kept_mass + row, tl.where(greedy, 0.0, shared))
             entropy = top * 0.0
             if ENTROPY:
@@ -123,16 +136,9 @@ def gradient_kernel(
     given = tl.load(tokens + row)
     if fine & in_range(p) & (given >= 0) & (given < vocab):
         token = given.to(tl.int32)
-        all_high, all_low, raw_high, raw_low, legal, first = sums(
-            x_row, z_row, vocab, stride, x_top, top, number, WHOLE, TILE
+        _total, raw, kept, legal, first, cut, place, near, near_place, mean, _logprob, policy, inside = token_of(
+            x_row, z_row, p, token, vocab, stride, x_top, top, number, FP64, WHOLE, TILE
         )
-        cut, place, near, near_place, mean, kept_high, kept_low = cuts(
-            z_row, p, vocab, top, all_high, all_low, legal, FP64, TILE
-        )
-        z_token = tl.load(z_row + token)
-        inside = keeps(z_token, token, top, cut, place, near, near_place, mean, True)
-        kept = real(kept_high, kept_low, FP64)
-        _logprob, policy, inside = logprob_of(z_token, token, top, kept, first, inside, legal, p)
         greedy = tl.load(p) == 0
         chance = tl.load(p + 8)
         slope = tl.where(inside & (tl.load(p) > 0), tl.load(to_logprob + row), 0.0)
@@ -146,7 +152,7 @@ def gradient_kernel(
         log_raw = top * 0.0
         if WHOLE:
             slope_raw = tl.load(to_raw + row)
-            log_raw = log_positive(real(raw_high, raw_low, FP64))
+            log_raw = log_positive(raw)
             slope_spread = tl.where(greedy, 0.0, tl.load(to_entropy + row))
             if slope_spread != 0:
                 _entropy, slope_mean = spread(
