@@ -167,7 +167,9 @@ void queries(const AttentionArgs& a, int64_t from, int64_t begin, int64_t end, i
         float* row = scores + g * kSplit;
         f32x16 most = never;
         for (int64_t b = first_block; b < blocks; ++b) {
-            f32x16 s = f32x16::load(row + b * kWide) * scale;
+            const f32x16 product = f32x16::load(row + b * kWide);
+            f32x16 s = product * scale;
+            if (!(a.scale > 0.0f)) s = select(product == never, never, s);  // which such a scale makes another number
             if (a.softcap > 0.0f) s = select(s == never, never, cap * fast_tanh(s / cap));
             if (a.slopes) {
                 const f32x16 back(static_cast<float>(origin + b * kWide - a.position));

@@ -111,7 +111,7 @@ def attention(
         table = _validate.tensor("page_table", page_table, ndim=2, dtypes=(torch.int32, torch.int64), device=device)
         if table.shape[0] != rows:
             raise _validate.bad("page_table", table, f"shape [{rows}, n], a row a query")
-        table = table.to(torch.int32).contiguous()
+        table = _narrow(table)
     elif keys.shape[0] != rows:
         raise _validate.bad("k_cache", keys, f"{rows} rows, as q has (or a page_table)")
     room = keys.shape[1] * (1 if table is None else table.shape[1])
@@ -151,9 +151,7 @@ def attention(
         from gmkern.decode.attention import triton_kernels  # in the interpreter
 
         serve = triton_kernels.attention
-    out, lse = serve(
-        wide.contiguous(), keys, values, held.to(torch.int32).contiguous(), table, *scales, slopes, *options
-    )
+    out, lse = serve(wide.contiguous(), keys, values, _narrow(held), table, *scales, slopes, *options)
     out = out.to(queries.dtype)
     return Attention(out.squeeze(1), lse.squeeze(1)) if alone else Attention(out, lse)
 
@@ -171,6 +169,11 @@ def _on_triton(*tensors: Tensor) -> str | None:
 def _not_float8(cache: Tensor) -> str | None:
     """Why C++ cannot read a cache, or None."""
     return "takes float32, bfloat16, float16 and int8 caches, got float8_e4m3fn" if cache.dtype == FLOAT8 else None
+
+
+def _narrow(numbers: Tensor) -> Tensor:
+    """As int32, where what is out of range stays so."""
+    return numbers.clamp(-1, (1 << 31) - 1).to(torch.int32).contiguous()
 
 
 def _check_pages(lengths: Tensor, table: Tensor | None, room: int, shape: torch.Size) -> None:
