@@ -100,7 +100,9 @@ def _parts(module: nn.Module, name: str = "the decoder") -> Iterator[tuple[str, 
     if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
         raise NotLayers(f"runs neither hooks nor a forward of its own, got one on {shown}")
     if type(module) is nn.Sequential:
-        for inner, part in module.named_children():
+        for inner, part in module._modules.items():  # named_children leaves out a module that comes again
+            if part is None:
+                raise NotLayers(f"takes modules, got None ({inner})")
             yield from _parts(part, inner if name == "the decoder" else f"{name}.{inner}")
     elif isinstance(module, nn.Dropout) and (not module.training or module.p == 0):
         return
