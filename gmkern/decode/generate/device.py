@@ -298,7 +298,7 @@ def _fewer(active: int, live: int) -> int:
 def _refuse(lanes: Lanes, lane: int, row: Tensor) -> None:
     """Says why no token could be drawn for a row."""
     params, one = lanes.params[lane : lane + 1], lanes.seed[lane : lane + 1]
-    even = torch.zeros(1, 2, device=one.device)
+    even = torch.zeros(1, 2, dtype=torch.float32, device=one.device)
     if int(sampler.sample(even, params, None, None, one, one, 0 * one)[0]) < 0:
         raise bad(
             "params",

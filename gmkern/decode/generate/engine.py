@@ -61,7 +61,7 @@ def _most_rows(weights: packed.Packed, job: Job) -> int:
 def _sides(job: Job, rows: range) -> tuple[Tensor, Tensor, Tensor]:
     """(prompts of the unconditional sequences, where each begins and ends, scales), or three empty tensors."""
     if job.guide is None:
-        return torch.arange(0), torch.arange(0), torch.empty(0)
+        return torch.arange(0), torch.arange(0), torch.empty(0, dtype=torch.float32)
     prompts = job.guide.prompts[rows.start : rows.stop]
     pointers = torch.tensor([0, *(prompt.numel() for prompt in prompts)]).cumsum(0)
     return torch.cat(prompts), pointers, job.guide.scale[rows.start : rows.stop].float().contiguous()

@@ -76,7 +76,7 @@ class Resident:
             config.d_model, (heads + 2 * config.n_kv_heads) * dim, heads * dim, heads * dim, config.d_ff,
             config.d_model, config.vocab_size,
         )  # fmt: skip
-        self.scratch = [torch.empty(lanes, width, device=engine.device) for width in widths]
+        self.scratch = [torch.empty(lanes, width, dtype=torch.float32, device=engine.device) for width in widths]
         self.constants = self._constants()
 
     def _constants(self) -> dict[str, Any]:

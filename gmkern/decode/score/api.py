@@ -98,6 +98,9 @@ def score(
     packed.check_format(weights)
     if isinstance(model, torch.nn.Module):
         _validate.no_tangents("decode.score", *model.parameters())
+    exact = _validate.flag("exact", exact)
+    return_entropy = _validate.flag("return_entropy", return_entropy)
+    return_hidden = _validate.flag("return_hidden", return_hidden)
     engine = _checked_engine(model, backend) if exact else ""
     for name, value in (("weights", weights), ("backend", backend)):
         if value is not None and not exact:
@@ -113,7 +116,7 @@ def score(
         mask_fn=mask_fn,
         num_samples=num_samples,
         pad_token=pad_token,
-        entropy=bool(return_entropy),
+        entropy=return_entropy,
         bos_id=config.bos_id if config else getattr(getattr(model, "config", None), "bos_id", None),
         vocab_size=config.vocab_size if config else None,
         max_seq_len=config.max_seq_len if config else None,
@@ -233,7 +236,7 @@ def _called(model: Any, job: ScoreJob, return_hidden: bool) -> tuple[function.Fo
         tokens = job.main.tokens[begins[live] + column].unsqueeze(1)
         found.append((begins[live] + column, steps.feed(tokens.to(device), live.to(device))))
     if not found:
-        a, b, c, d = (torch.empty(0, device=device) for _ in range(4))
+        a, b, c, d = (torch.empty(0, dtype=torch.float32, device=device) for _ in range(4))
         return (a, b, c, d), None
     where = torch.cat([at for at, _ in found])
     order = torch.empty_like(where)

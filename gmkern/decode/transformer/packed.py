@@ -204,7 +204,7 @@ def _read(weight: Tensor) -> Tensor:
 def turns(config: TransformerConfig, length: int) -> Tensor:
     """[length, rotary_dim]: the rotation's cosines, then its sines, at each position; [length, 0] without rope."""
     if config.position != "rope":
-        return torch.empty(length, 0)
+        return torch.empty(length, 0, dtype=torch.float32)
     return torch.cat(rotation(config, torch.arange(length), torch.float32), -1)
 
 
@@ -216,7 +216,7 @@ def cache_floats(config: TransformerConfig, length: int) -> int:
 def new_cache(config: TransformerConfig, slots: int, length: int) -> Tensor:
     """Keys and values of ``slots`` sequences of up to ``length`` tokens, in the engine's own order."""
     width = config.head_dim + _up(config.head_dim)
-    return torch.empty(slots, config.n_layers, config.n_kv_heads, _up(length), width)
+    return torch.empty(slots, config.n_layers, config.n_kv_heads, _up(length), width, dtype=torch.float32)
 
 
 def _up(n: int) -> int:
