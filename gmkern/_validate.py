@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ def number(
     name: str, value: Any, *, low: float | None = None, high: float | None = None, above: float | None = None
 ) -> float:
     """``value`` as a finite float in [low, high], or strictly above ``above``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+    if not is_number(value):
         raise bad(name, value, "a number", error=TypeError)
     result = as_float(value)
     inside = (low is None or result >= low) and (high is None or result <= high) and (above is None or result > above)
@@ -103,6 +103,11 @@ def number(
         limits = " and ".join(f"{sign} {bound}" for bound, sign in bounds if bound is not None)
         raise bad(name, repr(value), f"a finite number {limits}".strip())
     return result
+
+
+def is_number(value: Any) -> TypeGuard[int | float | np.integer[Any] | np.floating[Any]]:
+    """Whether ``value`` is one number, of Python or NumPy, and no bool."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def as_float(value: float | np.integer[Any] | np.floating[Any]) -> float:
@@ -136,6 +141,11 @@ def sequence(name: str, value: Any, takes: str) -> list[Any]:
     return list(value)
 
 
+def is_listed(value: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether ``value`` is a list, a tuple, a range or the like, and no text."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
 def device(name: str, value: Any) -> torch.device:
     """``value`` as a device that holds numbers."""
     try:
@@ -144,6 +154,8 @@ def device(name: str, value: Any) -> torch.device:
         raise bad(name, describe(value), "a device, such as 'cpu' or 'cuda:0'") from None
     if found.type == "meta":
         raise bad(name, "meta", "a device that holds numbers")
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise bad(name, str(found), "'cpu': torch finds no GPU")
     return found
 
 
@@ -166,8 +178,8 @@ def sample_ids(value: Any, device: torch.device, *, rows: int | None = None, nam
     """Sample ids as a contiguous int64 tensor [rows] on ``device``; None stands for 0, 1, ..., rows - 1."""
     if value is None and rows is not None:
         return torch.arange(rows, dtype=torch.int64, device=device)
-    if isinstance(value, np.ndarray) or (isinstance(value, Sequence) and not isinstance(value, (str, bytes))):
-        value = torch.from_numpy(_int64(name, value)).to(device)
+    if isinstance(value, np.ndarray) or is_listed(value):
+        value = torch.from_numpy(int64s(name, value)).to(device)
     elif not isinstance(value, Tensor):
         raise bad(name, value, "an int64 or int32 tensor, or an array or a sequence of ints", error=TypeError)
     ids = tensor(name, value, ndim=1, dtypes=(torch.int64, torch.int32), device=device)
@@ -176,7 +188,7 @@ def sample_ids(value: Any, device: torch.device, *, rows: int | None = None, nam
     return ids.to(torch.int64).contiguous()
 
 
-def _int64(name: str, value: np.ndarray | Sequence[Any]) -> np.ndarray:
+def int64s(name: str, value: np.ndarray | Sequence[Any]) -> np.ndarray:
     """An array, or a sequence, of ints of any kind that int64 holds."""
     try:
         array = np.asarray(value)

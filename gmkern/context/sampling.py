@@ -70,6 +70,8 @@ def sample(
     >>> context.sample(network, train, n=100, size=10, seed=0, noise_dim=8).shape
     torch.Size([100, 64])
     """
+    if not callable(model):
+        raise _validate.bad("model", model, "a function or module of points [B, size, ...]", error=TypeError)
     rows = _validate.integer("n", n, low=0)
     width = _validate.integer("noise_dim", noise_dim, low=0)
     batch = _validate.integer("batch_size", batch_size, low=1)

@@ -138,10 +138,11 @@ def count_within(
         x, y = (t.detach() for t in points_of(queries, references, exclude_self))
         rows = y.shape[0] if per == "reference" else x.shape[0]
         wide = _points.accumulated(x.dtype)
-        if isinstance(radii, (int, float)) and not isinstance(radii, bool):
-            r = x.new_full((rows,), float(radii), dtype=wide)
+        if _validate.is_number(radii):
+            r = x.new_full((rows,), _validate.as_float(radii), dtype=torch.float64).to(wide)
         else:
-            r = _validate.tensor("radii", radii, ndim=1, dtypes=(wide,), device=x.device)
+            r = _validate.tensor("radii", radii, ndim=(0, 1), dtypes=(wide,), device=x.device)
+            r = r.expand(rows) if r.ndim == 0 else r
         if r.shape[0] != rows or bool(r.isnan().any()):
             raise _validate.bad("radii", radii, f"shape [{rows}], one a {per}, or one number, and no NaN")
         told = asked(per=per, strict=strict, exclude_self=exclude_self, radii=one_number(radii))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gmkern import _validate
+from gmkern.dynamics.parameters import as_tensor, upright
 
 PerSystem = float | Sequence[float] | np.ndarray | Tensor
 
@@ -129,7 +130,7 @@ class EulerMaruyama(Integrator):
 
     @property
     def is_random(self) -> bool:
-        return bool((torch.as_tensor(self.noise) != 0).any())
+        return bool((as_tensor(self.noise) != 0).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +188,7 @@ def numbers_of(integrator: Integrator, systems: int, last_step: int, device: tor
 
 
 def _table(name: str, value: PerSystem, systems: int, last_step: int, device: torch.device) -> Tensor:
-    tensor = torch.as_tensor(value, dtype=torch.float64, device=device)
+    tensor = as_tensor(value, device)
     if tensor.ndim == 1 and tensor.shape[0] not in (1, systems):
         raise _validate.bad(
             name, tensor, f"one number, {systems}: one a system, or a schedule [{last_step}, 1] of one a step"
@@ -211,7 +212,7 @@ def _numbers(
         if isinstance(value, Tensor):
             _validate.tensor(name, value)
         try:
-            tensor = torch.as_tensor(value)
+            tensor = torch.as_tensor(upright(value))
         except (TypeError, ValueError, RuntimeError) as error:
             raise _validate.bad(name, value, "numbers", error=TypeError) from error
         if tensor.requires_grad:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,14 @@ Given = float | Sequence[float] | Sequence[Sequence[float]] | np.ndarray | Tenso
 
 def as_tensor(value: Given, device: torch.device | None = None) -> Tensor:
     """``value`` in float64, differentiable."""
-    return torch.as_tensor(value, dtype=torch.float64, device=device)
+    return torch.as_tensor(upright(value), dtype=torch.float64, device=device)
+
+
+def upright(value: Any) -> Any:
+    """``value``, arrays in the machine's byte order and with strides that torch takes."""
+    if isinstance(value, np.ndarray) and (not value.dtype.isnative or any(stride < 0 for stride in value.strides)):
+        return np.array(value, dtype=value.dtype.newbyteorder("="))
+    return value
 
 
 def scalar(name: str, value: Given) -> None:
@@ -46,7 +54,7 @@ def check(
     if isinstance(value, (str, bytes)):
         raise _validate.bad(name, value, takes, error=TypeError)
     try:
-        tensor = torch.as_tensor(value).detach()
+        tensor = torch.as_tensor(upright(value)).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise _validate.bad(name, value, takes, error=TypeError) from error
     dims = (0, *[1] * mixes, *[2] * tables)

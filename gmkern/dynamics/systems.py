@@ -93,8 +93,8 @@ def systems_of(positions: Tensor, system_ptr: Tensor | np.ndarray | Sequence[int
         return Systems(positions.shape, ptr, count, largest, dim, dense)
     if positions.ndim != 2:
         raise _validate.bad("system_ptr", f"one with positions of shape {list(positions.shape)}", "positions [N, D]")
-    if isinstance(system_ptr, (list, tuple)):
-        system_ptr = np.asarray(system_ptr)
+    if _validate.is_listed(system_ptr):
+        system_ptr = _validate.int64s("system_ptr", system_ptr)
     ptr = _validate.tensor("system_ptr", system_ptr, ndim=1, dtypes=(torch.int32, torch.int64)).to(torch.int64)
     sizes = ptr[1:] - ptr[:-1]
     good = ptr.numel() >= 1 and int(ptr[0]) == 0 and int(ptr[-1]) == positions.shape[0] and bool((sizes >= 0).all())
@@ -297,8 +297,8 @@ def types_of(
         if count > 1:
             raise ValueError(f"types: got None with a field of {count} types; takes one an atom, 0 to {count - 1}")
         return torch.empty(0, dtype=torch.int64, device=device)
-    if isinstance(types, (list, tuple)):
-        types = np.asarray(types)
+    if _validate.is_listed(types):
+        types = _validate.int64s("types", types)
     own = _validate.tensor("types", types, ndim=(1, 2), dtypes=(torch.int32, torch.int64))
     rows = systems.shape[:-1]
     if own.shape not in (rows, rows[-1:]):

@@ -289,7 +289,7 @@ def test_opcheck_and_fullgraph() -> None:
     [
         ({"kernel": "gaussian"}, ValueError, "^kernel: got 'gaussian'"),
         ({"bandwidth": None}, ValueError, "^bandwidth: got None"),
-        ({"bandwidth": 0.0}, ValueError, "^bandwidth.*: got inf at position 0"),
+        ({"bandwidth": 0.0}, ValueError, "^bandwidth: got 0.*> 0"),
         (
             {"bandwidth": torch.tensor([1.0, 1.0, torch.nan] + [1.0] * 17)},
             ValueError,

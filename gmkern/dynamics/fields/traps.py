@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gmkern import _validate
 from gmkern.dynamics.fields.terms import BONDS, HARMONIC, Term
-from gmkern.dynamics.parameters import Given, as_tensor, check
+from gmkern.dynamics.parameters import Given, as_tensor, check, upright
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Harmonic(Term):
     def __post_init__(self) -> None:
         check("k", self.k, tables=False)
         try:
-            center = _validate.tensor("center", torch.as_tensor(self.center), ndim=(0, 1, 2))
+            center = _validate.tensor("center", torch.as_tensor(upright(self.center)), ndim=(0, 1, 2))
         except (TypeError, ValueError, RuntimeError) as error:
             if str(error).startswith("center: "):
                 raise
@@ -95,7 +95,7 @@ class HarmonicBonds(Term):
 
     def __post_init__(self) -> None:
         try:
-            bonds = torch.as_tensor(self.bonds)
+            bonds = torch.as_tensor(upright(self.bonds))
         except (TypeError, ValueError, RuntimeError) as error:
             raise _validate.bad("bonds", self.bonds, "pairs of atoms [B, 2]", error=TypeError) from error
         integral = not (bonds.is_floating_point() or bonds.is_complex() or bonds.dtype == torch.bool)
@@ -112,7 +112,7 @@ class HarmonicBonds(Term):
 
     @property
     def last_atom(self) -> int:
-        return int(torch.as_tensor(self.bonds).max())
+        return int(torch.as_tensor(upright(self.bonds)).max())
 
     def parameters_in(self, dim: int, device: torch.device) -> Tensor:
         bonds = as_tensor(self.bonds, device)

@@ -156,6 +156,7 @@ def simulate(
         record_every = _validate.integer("record_every", record_every, low=1)
     if checkpoint_every is not None:
         checkpoint_every = _validate.integer("checkpoint_every", checkpoint_every, low=1)
+    log_prob, detach_path = _validate.flag("log_prob", log_prob), _validate.flag("detach_path", detach_path)
     if seed is None and integrator.is_random:
         raise ValueError(f"seed: got None; takes an int or an int64 tensor, as {type(integrator).__name__} draws noise")
     x = positions_of(positions, ndim=(2, 3) if isinstance(field, (Potential, EGNN)) else None)

@@ -87,9 +87,11 @@ def count_within(
 def _bounds(radii: ArrayLike | float, x: Tensor, batched: bool) -> Tensor:
     """Radii [B, N] or [B, M] in the dtype of the distances; one number stays []."""
     wide = _points.accumulated(x.dtype)
-    if isinstance(radii, (int, float)) and not isinstance(radii, bool):
+    if _validate.is_number(radii):
         return x.new_full((), _validate.as_float(radii), dtype=torch.float64).to(wide)  # beyond its largest: infinite
-    bounds = _validate.tensor("radii", radii, ndim=2 if batched else 1, dtypes=(wide,), device=x.device)
+    bounds = _validate.tensor("radii", radii, ndim=(0, 2 if batched else 1), dtypes=(wide,), device=x.device)
+    if bounds.ndim == 0:
+        return bounds
     return (bounds if batched else bounds.unsqueeze(0)).contiguous()
 
 

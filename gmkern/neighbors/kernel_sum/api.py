@@ -321,6 +321,8 @@ def mixture_of(
     if kernel in SCALED:
         if bandwidth is None:
             raise _validate.bad("bandwidth", "None", f"a positive number, or one a reference, for kernel={kernel!r}")
+        if _validate.is_number(bandwidth):
+            bandwidth = _validate.number("bandwidth", bandwidth, above=0.0)
     elif bandwidth is not None:
         raise _validate.bad("bandwidth", bandwidth, f"None for kernel={kernel!r}, which has no scale")
     shape, rates = _shape(kernel, numbers("bandwidth", bandwidth), x.shape[-1], alpha, degree, gamma, coef0)
@@ -331,16 +333,19 @@ def mixture_of(
 def _shape(
     kernel: str, h: Tensor, dim: int, alpha: float, degree: int, gamma: float | None, coef0: float
 ) -> tuple[Shape, Tensor]:
-    """The op's kernel, and the rates that bandwidths h stand for (1 where there are none)."""
+    """The op's kernel, and the rates that bandwidths h stand for (1 where there are none).
+
+    Squares keep the sign of h, so that the op, which looks at the rates, refuses what is not positive.
+    """
     if kernel == "rbf":
-        return Shape("rbf", 1.0, 0.0, 1), 0.5 / (h * h)
+        return Shape("rbf", 1.0, 0.0, 1), 0.5 / (h * h.abs())
     if kernel == "laplace":
         return Shape("laplace", 1.0, 0.0, 1), 1.0 / h
     if kernel == "rational_quadratic":
         alpha = _validate.number("alpha", alpha, above=0.0)
-        return Shape("rational", alpha, 0.0, 1), (0.5 / alpha) / (h * h)
+        return Shape("rational", alpha, 0.0, 1), (0.5 / alpha) / (h * h.abs())
     if kernel == "inverse_multiquadric":
-        return Shape("rational", 0.5, 0.0, 1), 1.0 / (h * h)
+        return Shape("rational", 0.5, 0.0, 1), 1.0 / (h * h.abs())
     if kernel == "polynomial":
         slope = 1.0 / dim if gamma is None else _validate.number("gamma", gamma, above=0.0)
         degree = _validate.integer("degree", degree, low=1, high=64)
@@ -351,7 +356,7 @@ def _shape(
 def _numbers(name: str, value: ArrayLike | float, x: Tensor, want: tuple[int, ...] | None, batched: bool) -> Tensor:
     """One number [], or one for each reference: [B, M] (``want``, where M is known)."""
     dtype = _points.accumulated(x.dtype)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if _validate.is_number(value):
         return torch.full((), _validate.as_float(value), dtype=torch.float64, device=x.device).to(dtype)
     numbers = _validate.tensor(name, value, dtypes=(dtype,), device=x.device)
     if numbers.ndim == 0:

@@ -1,0 +1,132 @@
+"""Calls that are right but rare, and wrong ones that look right: each once gave a wrong number, or was refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gmkern import context, decode, dynamics, latent, neighbors, random
+from gmkern.testing import tolerance
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, -0.3, 1e-300])
+@pytest.mark.parametrize("cap", [None, 2.0])
+def test_scores_of_any_sign(scale, cap):
+    """Places that are not seen weigh nothing whatever the scale, 0 and below among them; sums of 9 and of 8 terms."""
+    q, cache, held = torch.randn(3, 4, 8), torch.randn(3, 9, 2, 8), torch.tensor([9, 0, 5])
+    got = decode.attention(q, cache, cache, held, scale=scale, softcap=cap)
+    want = decode.attention(q.double(), cache.double(), cache.double(), held, scale=scale, softcap=cap)
+    bound = 64 * tolerance(torch.float32, 9)
+    torch.testing.assert_close(got.out.double(), want.out, rtol=bound, atol=bound)
+    torch.testing.assert_close(got.lse.double(), want.lse, rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_pages_beyond_32_bits(backend):
+    """A page of 64 bits whose lower half is that of a page that is there."""
+    q, pages, table = torch.randn(1, 2, 8), torch.randn(3, 4, 2, 8), torch.tensor([[1, 2**32]])
+    decode.attention(q, pages, pages, torch.tensor([4]), page_table=table, backend=backend)  # not read
+    with pytest.raises(ValueError, match="^page_table"):
+        decode.attention(q, pages, pages, torch.tensor([5]), page_table=table, backend=backend)
+    with pytest.raises(ValueError, match="^lengths"):
+        decode.attention(q, pages, pages, torch.tensor([2**32 + 1]), page_table=table, backend=backend)
+
+
+def test_a_decoder_with_a_module_that_comes_again():
+    again = nn.Linear(4, 4)
+    decoder = nn.Sequential(again, nn.Tanh(), again, nn.Tanh(), nn.Linear(4, 3))
+    z = random.normal(1, 5, 0, 4, stream=random.LATENT)
+    got, want = latent.sample(decoder, 5, seed=1, backend="cpu"), decoder(z)
+    bound = 64 * tolerance(torch.float32, 4)
+    torch.testing.assert_close(got, want, rtol=bound, atol=bound)
+    for one, other in zip(*(torch.autograd.grad(x.sum(), again.parameters()) for x in (got, want)), strict=True):
+        torch.testing.assert_close(one, other, rtol=8 * bound, atol=8 * bound)  # of 5 samples
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "laplace", "rational_quadratic", "inverse_multiquadric"])
+@pytest.mark.parametrize("bandwidth", [-1.0, 0, torch.tensor(-1.0), torch.tensor([1.0, -1.0, 1.0])])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_bandwidths_that_are_not_positive(kernel, bandwidth, backend):
+    with pytest.raises(ValueError, match="^bandwidth.*got -?[0-9].*takes .*(> 0|positive)"):
+        neighbors.kernel_sum(torch.zeros(3, 2), kernel=kernel, bandwidth=bandwidth, backend=backend)
+
+
+@pytest.mark.parametrize(
+    "one", [np.float32(1.5), np.float64(1.5), np.int64(1), torch.tensor(1.5), np.array(1.5, np.float32)]
+)
+def test_one_number_of_any_kind(one):
+    x = torch.randn(5, 3)
+    plain = float(one)
+    assert torch.equal(neighbors.count_within(x, x, one), neighbors.count_within(x, x, plain))
+    assert torch.equal(neighbors.count_within(x, iter(x.split(2)), one), neighbors.count_within(x, x, plain))
+    sums = [neighbors.kernel_sum(x, bandwidth=h, weights=h) for h in (one, plain)]
+    assert torch.equal(*sums)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("sample_ids", lambda: random.normal(0, [[1, 2], [3]], 0, 2)),
+        ("system_ptr", lambda: dynamics.neighbor_list(torch.zeros(3, 2), 1.0, system_ptr=[0, [1], 3])),
+        ("types", lambda: dynamics.energy_and_forces(dynamics.WCA([1.0, 2.0]), torch.eye(3), types=[0, [1], 0])),
+        ("model", lambda: context.sample(None, torch.zeros(3, 2), 2, 1, seed=0)),
+    ],
+)
+def test_what_is_no_list_of_ints_or_no_function(name, call):
+    with pytest.raises(TypeError, match=f"^{name}: got .*; takes"):
+        call()
+
+
+@pytest.mark.parametrize("name", ["log_prob", "detach_path"])
+def test_texts_are_no_flags_of_simulate(name):
+    with pytest.raises(TypeError, match=f"^{name}: got 'no'"):
+        dynamics.simulate(
+            dynamics.Harmonic(), torch.eye(2), integrator=dynamics.EulerMaruyama(0.1, 1.0), steps=1, seed=0,
+            **{name: "no"},
+        )  # fmt: skip
+
+
+def test_ranges_are_ints():
+    x = torch.randn(4, 3)
+    field = dynamics.LennardJones(torch.rand(4).tolist())
+    listed = dynamics.energy_and_forces(field, x, types=[0, 1, 2, 3], system_ptr=[0, 2, 4])
+    assert torch.equal(dynamics.energy_and_forces(field, x, types=range(4), system_ptr=range(0, 5, 2))[0], listed[0])
+
+
+def test_numbers_of_force_fields_in_arrays_backwards():
+    x, types = torch.randn(2, 3), [0, 1]
+    for given in (np.array([1.0, 2.0])[::-1], np.array([2.0, 1.0], ">f8")):
+        field = dynamics.LennardJones(given, given) + dynamics.Harmonic(given, np.arange(3.0)[::-1])
+        plain = dynamics.LennardJones([2.0, 1.0], [2.0, 1.0]) + dynamics.Harmonic([2.0, 1.0], [2.0, 1.0, 0.0])
+        got, want = (dynamics.energy_and_forces(f, x, types=types) for f in (field, plain))
+        assert torch.equal(got.forces, want.forces)
+        systems = x[:, None]
+        ways = [dynamics.EulerMaruyama(0.1, each) for each in (given, [2.0, 1.0])]
+        got, want = (
+            dynamics.simulate(dynamics.Harmonic(), systems, integrator=way, steps=1, seed=0).positions for way in ways
+        )
+        assert torch.equal(got, want)
+
+
+def test_the_default_dtype_changes_no_compiled_sequence():
+    torch.manual_seed(0)
+    shape = {"n_layers": 1, "n_heads": 1, "d_model": 8, "max_seq_len": 8, "bos_id": 0}
+    for position in ("rope", "learned"):
+        model = decode.Transformer(decode.TransformerConfig(9, position=position, **shape)).eval()
+
+        def drawn(model=model):
+            done = decode.generate(model, n=2, max_new_tokens=4, seed=0, num_samples=1)
+            guided = decode.generate(
+                model, [[1, 2], [3]], max_new_tokens=3, seed=0, guidance=decode.Guidance(1.5, [[0]]), num_samples=2
+            )
+            return done.logprobs, guided.logprobs, decode.score(model, done.tokens, done.lengths).detach()
+
+        want = drawn()
+        torch.set_default_dtype(torch.float64)
+        try:
+            got = drawn()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
