@@ -8,6 +8,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from gmkern import _backend
+
+_COMPILED = tl.constexpr(not _backend.triton_interprets())
+
 
 @triton.jit
 def row_sum(x):
@@ -58,3 +62,20 @@ def gelu_tanh(x):
 @triton.jit
 def silu(x):
     return x * sigmoid(x)
+
+
+@triton.jit
+def brief_silu(x):
+    """``silu`` of float32 in five instructions: exp2 overflows to inf, whose reciprocal is 0 as it should be. Division
+    and exp, here by the hardware's estimates too, look for ranges besides that do not come up."""
+    return x * _reciprocal(1.0 + tl.exp2(x * -1.4426950408889634))
+
+
+@triton.jit
+def _reciprocal(x):
+    """1 / x within an ulp, 0 where that is below the normal numbers."""
+    if _COMPILED:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return 1.0 / x  # the interpreter knows no assembler

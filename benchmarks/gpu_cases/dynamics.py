@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from gmkern import dynamics
+from gmkern.dynamics.systems import systems_of
 from gpu_cases.case import RATE, Case, Mark, with_gradient
 
 
@@ -215,7 +217,8 @@ def through_a_trajectory(device: torch.device, tiny: bool) -> Case:
 
 
 def _network(device: torch.device, systems: int, atoms: int, trains: bool) -> Case:
-    """An EGNN's velocities, and where it trains the gradients of positions and parameters too."""
+    """An EGNN's velocities, as a step of `simulate` takes them, and where it trains the gradients of positions and
+    parameters too."""
     start = _cloud(systems, atoms, device)
     torch.manual_seed(5)
     network = dynamics.EGNN(width=64, layers=4, neighbors=atoms - 1).to(device).requires_grad_(trains)
@@ -223,11 +226,15 @@ def _network(device: torch.device, systems: int, atoms: int, trains: bool) -> Ca
         torch.nn.init.normal_(layer.move_out.weight, std=0.5)
     parameters = [p for p in network.parameters() if p.requires_grad]
 
-    def run(backend: str | None = None) -> object:
-        if not trains:
-            return network(start, 0.5, backend=backend)
-        at = start.clone().requires_grad_()
-        return torch.autograd.grad(network(at, 0.5, backend=backend).square().sum(), [at, *parameters])
+    def run(backend: str | None = None) -> Callable[[], object]:
+        bound = network.bind(systems_of(start, None), start, None, None, False, backend)
+        times = bound.time_of(0.5, start)
+
+        def both() -> object:
+            at = start.clone().requires_grad_()
+            return torch.autograd.grad(bound.field(at, times).square().sum(), [at, *parameters])
+
+        return both if trains else lambda: bound.field(start, times)
 
     def check() -> None:
         few = start[:4]
@@ -244,12 +251,12 @@ def _network(device: torch.device, systems: int, atoms: int, trains: bool) -> Ca
 
     return Case(
         f"{systems} x {atoms} EGNN of width 64, 4 layers, fp32" + (", with gradients" if trains else ""),
-        run,
+        run(),
         check,
-        {_EAGER: lambda: run("reference")},
+        {_EAGER: run("reference")},
         # two products of 64 x 64 a message, and with gradients two more for each
         flop=systems * atoms * (atoms - 1) * 4 * 2 * 2.0 * 64 * 64 * (3 if trains else 1),
-        captures=False,  # a call looks at its positions
+        captures=not trains,
         marks=() if trains else (Mark(4.0, _EAGER),),
     )
 

@@ -63,6 +63,12 @@ class Systems:
             values[self._rows()[0]] if values.numel() else values.new_zeros(self.count, self.largest, values.shape[1])
         )
 
+    def unpadded_features(self, values: Tensor) -> Tensor:
+        """[M, H] of [S, N, H]."""
+        if self.dense or self.count == 1:
+            return values.reshape(self.atoms, values.shape[-1])
+        return values[self.mask()]
+
     def mask(self) -> Tensor:
         """[S, N]: which rows of ``padded`` are atoms."""
         return self._rows()[1]

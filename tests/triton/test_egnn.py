@@ -68,6 +68,7 @@ def close(ours: Tensor, theirs: Tensor, width: int, atoms: int) -> None:
     [
         (5, 3, [3, 0, 17, 1, 6], {}),
         (40, 3, [2, 5], {"cutoff": math.inf}),
+        (70, 3, [3], {"cutoff": math.inf}),  # too wide for registers
         (16, 2, [9, 4], {"boxes": 2}),
         (17, 3, [9], {"boxes": 1, "moves": False}),
         (1, 1, [5], {"cutoff": math.inf, "moves": False}),
@@ -105,6 +106,7 @@ def test_bits_are_those_of_the_system_alone(monkeypatch):
     whole = run(*arguments[:2], arguments[3], *by)
     for module in (triton_kernels, triton_adjoint):
         monkeypatch.setattr(module, "PROGRAMS", 2)  # which take tiles in turn
+    monkeypatch.setattr(triton_kernels, "NARROW_PROGRAMS", 2)
     assert all(map(torch.equal, whole, run(*arguments[:2], arguments[3], *by)))
     alone = run(*[t[7:].contiguous() for t in arguments[:2]], torch.tensor([0, 19]), *[t[7:].contiguous() for t in by])
     assert all(torch.equal(a, b[7:]) for a, b in zip(alone, whole, strict=True))

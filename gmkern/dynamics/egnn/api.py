@@ -290,4 +290,4 @@ class Bound:
             place, spread = reference.egnn_layer(
                 place, spread, own, mask, self.box.cell, self.box.inverse, cutoff, net.neighbors
             )
-        return systems.unpadded(place - start), spread[mask]
+        return systems.unpadded(place - start), systems.unpadded_features(spread)

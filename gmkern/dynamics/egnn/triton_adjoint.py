@@ -13,7 +13,16 @@ import triton.language as tl
 from torch import Tensor
 
 from gmkern.dynamics.egnn.triton_kernels import Call, prepared
-from gmkern.dynamics.egnn.triton_layout import WARPS, edges, over_others, pack, product, shrink_of, silu_and_slope
+from gmkern.dynamics.egnn.triton_layout import (
+    BLOCK,
+    WARPS,
+    edges,
+    over_others,
+    product,
+    shrink_of,
+    silu_and_slope,
+    unpack_kernel,
+)
 
 ADJOINT_WARPS = 8  # a tile's gradients and slopes take half of their registers by four
 PROGRAMS = 264  # of a large GPU, each with sums of its own for the weights that edges meet
@@ -242,7 +251,8 @@ def egnn_layer_backward(
             adjoint_kernel[(programs,)](
                 *call.geometry, halves, call.weights, rooms, grad_positions.contiguous(), by_state, start_from,
                 to_positions, by_halves, partials, call.atoms, call.box_stride, SPEAKS=speaks,
-                WEIGHTS=with_weights and not speaks, **call.settings, num_warps=ADJOINT_WARPS, enable_fp_fusion=False,
+                WEIGHTS=with_weights and not speaks, **call.settings, **call.chunks,
+                num_warps=ADJOINT_WARPS, enable_fp_fusion=False,
             )  # fmt: skip
             start_from = to_positions
         to_features = call.linear(by_halves, "first", 2 * p, p, transposed=True, added=by_state, width=call.width)
@@ -253,7 +263,10 @@ def egnn_layer_backward(
                 (by_features, active, "update_out", "out_bias", p, p),
             ]
             total = torch.cat([partials.sum(0, dtype=torch.float64), _of_atoms(call, of_atoms)])
-            pack(to_weights, total, call.tiles, call.width, back=True)
+            count = len(to_weights)
+            unpack_kernel[(triton.cdiv(count, BLOCK),)](
+                total, to_weights, count, H=call.width, P=p, BLOCK=BLOCK, enable_fp_fusion=False
+            )
         return to_positions, to_features, to_weights
 
 

@@ -1,9 +1,10 @@
 """A layer of an equivariant graph network in Triton: edges in tiles, summed before they reach memory.
 
 A tile is a few atoms, whatever systems they are of, with some neighbours of each, counted from its system's first atom.
-Its messages go through the network between two rooms of the program's own, which stay in the cache, in chunks of
-features, so that any width fits. An atom's sums run over its neighbours in their order, tile by tile: its bits are its
-system's alone. Products are of three TF32 terms, as accurate as float32; those of float64 are float64's.
+Its messages go through the network in registers, or, where they are wide or float64, between two rooms of the
+program's own, which stay in the cache, in chunks of features, so that any width fits. An atom's sums run over its
+neighbours in their order, tile by tile: its bits are its system's alone. Products are of three TF32 terms, as accurate
+as float32; those of float64 are float64's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gmkern._triton_math import silu
+from gmkern._triton_math import brief_silu, silu
 from gmkern.dynamics.egnn import reference
 from gmkern.dynamics.egnn.triton_layout import (
     WARPS,
@@ -25,13 +26,13 @@ from gmkern.dynamics.egnn.triton_layout import (
     edges,
     linear_kernel,
     over_others,
-    owners_kernel,
-    pack,
+    prepare,
     product,
     shrink_of,
 )
 
-PROGRAMS = 396  # of a large GPU, three a multiprocessor
+NARROW_PROGRAMS = 264  # of a large GPU, two a multiprocessor
+PROGRAMS = 396  # three
 REGISTERS = 168  # of a thread, in float32: with all that it would take, two programs were a multiprocessor's most
 
 
@@ -43,7 +44,8 @@ def messages_kernel(
 ):  # fmt: skip
     """Adds the sums of messages to state's second half [atoms, 2 P], and writes the positions moved [atoms, D].
 
-    ``halves`` [atoms, 2 P] are the first layer's two products, of an atom that hears and of one that speaks.
+    For any width, by way of two rooms [I J, P] in memory. ``halves`` [atoms, 2 P] are the first layer's two products,
+    of an atom that hears and of one that speaks.
     """
     E: tl.constexpr = I * J
     room = rooms + tl.program_id(0).to(tl.int64) * 2 * E * P
@@ -102,6 +104,76 @@ def messages_kernel(
         tl.store(moved + at, tl.load(positions + at, mask=mask, other=0.0) + SCALE * walked, mask=mask)
 
 
+@triton.jit
+def in_two(x):
+    """float32 numbers as a TF32 number each, and what is left of it."""
+    whole = (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+    return whole, x - whole
+
+
+@triton.jit
+def three_terms(x, weight, rest):
+    """A product of float32 numbers, the second's in two, as tensor cores take it: the smallest terms first."""
+    x, x_rest = in_two(x)
+    total = tl.dot(x_rest, weight, input_precision="tf32")
+    total = tl.dot(x, rest, total, input_precision="tf32")
+    return tl.dot(x, weight, total, input_precision="tf32")
+
+
+@triton.jit(do_not_specialize=["atoms", "box_stride"], do_not_specialize_on_alignment=["positions", "cell", "inverse"])
+def narrow_messages_kernel(
+    positions, cell, inverse, owners, halves, weights, state, sums, moved, atoms, box_stride,
+    H: tl.constexpr, MOVES: tl.constexpr, LIMIT: tl.constexpr, SCALE: tl.constexpr, BOXED: tl.constexpr,
+    DIM: tl.constexpr, D: tl.constexpr, P: tl.constexpr, I: tl.constexpr, J: tl.constexpr,
+):  # fmt: skip
+    """As ``messages_kernel``, of float32 and a width that a tile's messages fit in registers, and both weights, split
+    into their terms once for all of a program's tiles, in shared memory. P is a power of two. Writes sums of messages
+    [atoms, H] besides."""
+    dtype = positions.dtype.element_ty
+    of_square = weights + 2 * P * P
+    message_bias, move_bias, move_out = of_square + P, of_square + 2 * P, of_square + 3 * P
+    c = tl.arange(0, P)
+    a = tl.arange(0, D)
+    of_own = tl.arange(0, I * J)[:, None] // J * 2 * P + c[None, :]  # of edges, in halves from a tile's first atom on
+    place = c[:, None] + c[None, :] * P  # of input and output
+    message, message_rest = in_two(tl.load(weights + place))
+    if MOVES:
+        move, move_rest = in_two(tl.load(weights + P * P + place))
+    for each in range(tl.program_id(0), tl.cdiv(atoms, I), tl.num_programs(0)):
+        tile = tl.cast(each, tl.int64)
+        row = tile * I + tl.arange(0, I)
+        real = row < atoms
+        first = tl.load(owners + atoms + row, mask=real, other=0)
+        most = tl.max(tl.load(owners + 2 * atoms + row, mask=real, other=0) - first, 0)
+        heard = tl.zeros([I, P], dtype)
+        walked = tl.zeros([I, D], dtype)
+        for start in range(0, most, J):
+            _, other, kept, r, square, within = edges(
+                positions, cell, inverse, owners, tile, start, atoms, box_stride, LIMIT, BOXED, DIM, D, I, J
+            )
+            if tl.max(kept.to(tl.int32), 0) > 0:
+                weight = tl.where(kept, within * within * within, 0.0)
+                x = tl.load(halves + tile * I * 2 * P + of_own, mask=kept[:, None], other=0.0)
+                x += tl.load(halves + other[:, None] * 2 * P + (P + c)[None, :], mask=kept[:, None], other=0.0)
+                x = brief_silu(x + square[:, None] * tl.load(of_square + c)[None, :])
+                x = three_terms(x, message, message_rest)
+                x = brief_silu(x + tl.load(message_bias + c)[None, :])
+                heard += over_others(weight[:, None] * x, I, J, P)
+                if MOVES:
+                    x = three_terms(x, move, move_rest)
+                    x = brief_silu(x + tl.load(move_bias + c)[None, :])
+                    out = tl.sum(x * tl.load(move_out + c)[None, :], 1)
+                    shrink, _root = shrink_of(square)
+                    pull = weight * out * shrink
+                    walked += over_others(pull[:, None] * r, I, J, D)
+        heard *= SCALE
+        tl.store(state + row[:, None] * 2 * P + (P + c)[None, :], heard, mask=real[:, None])
+        tl.store(sums + row[:, None] * H + c[None, :], heard, mask=real[:, None] & (c < H)[None, :])
+        mask = real[:, None] & (a < DIM)[None, :]
+        at = row[:, None] * DIM + a[None, :]
+        tl.store(moved + at, tl.load(positions + at, mask=mask, other=0.0) + SCALE * walked, mask=mask)
+
+
 class Call(NamedTuple):
     """A checked call of the op, with its weights padded and its atoms' systems found."""
 
@@ -119,6 +191,11 @@ class Call(NamedTuple):
     def weight(self, name: str) -> Tensor:
         """The padded weights from a field of the layout on."""
         return self.weights[getattr(self.layout, name) :]
+
+    @property
+    def chunks(self) -> dict[str, int]:
+        """Constants of a kernel whose products are of chunks."""
+        return {"C": self.tiles.chunk, "K": self.tiles.depth}
 
     def programs(self, most: int) -> int:
         return min(triton.cdiv(self.atoms, self.tiles.own), most)
@@ -211,23 +288,12 @@ def prepared(
     _check(given, device)
     tiles = Tiles.of(width, dtype)
     layout = Layout.of(tiles.padded)
-    padded = weights.new_zeros(layout.size)
-    pack(weights.contiguous(), padded, tiles, width)
-    state = features.new_zeros((atoms, 2 * tiles.padded))
-    state[:, :width] = features
-    if "sums" in others:
-        state[:, tiles.padded : tiles.padded + width] = others["sums"]
-    owners = system_ptr.new_empty((3, atoms))
-    if atoms:
-        owners_kernel[(triton.cdiv(atoms, 256),)](
-            system_ptr.contiguous(), owners, atoms, systems, systems.bit_length(), BLOCK=256
-        )
+    padded, state, owners = prepare(weights, features, others.get("sums"), system_ptr, tiles.padded, layout.size)
     limit = max(cutoff * cutoff, torch.finfo(dtype).tiny)  # in the dtype's range, or inf
     limit = limit if limit <= torch.finfo(dtype).max else math.inf
     settings = {
         "MOVES": moves, "LIMIT": limit, "SCALE": 1.0 / neighbors, "BOXED": boxes > 0, "DIM": dim,
-        "D": triton.next_power_of_2(dim), "P": tiles.padded, "C": tiles.chunk, "K": tiles.depth, "I": tiles.own,
-        "J": tiles.others,
+        "D": triton.next_power_of_2(dim), "P": tiles.padded, "I": tiles.own, "J": tiles.others,
     }  # fmt: skip
     geometry = (positions.contiguous(), cell.contiguous(), inverse.contiguous(), owners)
     return Call(tiles, layout, padded, state, geometry, atoms, dim * dim if boxes > 1 else 0, moves, settings, width)
@@ -250,12 +316,20 @@ def egnn_layer(
         moved, width, p = torch.empty_like(call.geometry[0]), call.width, call.tiles.padded
         if not call.atoms:
             return moved, torch.empty_like(features), torch.empty_like(features)
-        programs = call.programs(PROGRAMS)
-        messages_kernel[(programs,)](
-            *call.geometry, call.halves(), call.weights, call.rooms(programs, 2), call.state, moved, call.atoms,
-            call.box_stride, **call.settings, num_warps=WARPS, enable_fp_fusion=False,
-            maxnreg=REGISTERS if moved.dtype == torch.float32 else None,
-        )  # fmt: skip
+        if call.tiles.narrow:
+            sums = torch.empty_like(features, memory_format=torch.contiguous_format)
+            narrow_messages_kernel[(call.programs(NARROW_PROGRAMS),)](
+                *call.geometry, call.halves(), call.weights, call.state, sums, moved, call.atoms, call.box_stride,
+                H=width, **call.settings, num_warps=WARPS, enable_fp_fusion=False,
+            )  # fmt: skip
+        else:
+            programs = call.programs(PROGRAMS)
+            messages_kernel[(programs,)](
+                *call.geometry, call.halves(), call.weights, call.rooms(programs, 2), call.state, moved, call.atoms,
+                call.box_stride, **call.settings, **call.chunks, num_warps=WARPS, enable_fp_fusion=False,
+                maxnreg=REGISTERS if moved.dtype == torch.float32 else None,
+            )  # fmt: skip
+            sums = call.state[:, p : p + width].contiguous()
         active = call.linear(call.state, "update", 2 * p, p, bias="update_bias", active=True)
         updated = call.linear(active, "update_out", p, p, bias="out_bias", added=features.contiguous(), width=width)
-        return moved, updated, call.state[:, p : p + width].contiguous()
+        return moved, updated, sums

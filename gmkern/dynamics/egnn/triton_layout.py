@@ -17,6 +17,7 @@ from torch import Tensor
 from gmkern._triton_math import sigmoid
 
 WARPS = 4
+BLOCK = 256  # numbers of a program that moves or finds them one by one
 
 
 class Layout(NamedTuple):
@@ -53,13 +54,14 @@ class Tiles(NamedTuple):
     own: int  # atoms of a tile of edges
     others: int  # their neighbours in it
     rows: int  # atoms of a tile of a linear layer
+    narrow: bool  # whether a tile's messages fit in registers, and the weights that they meet in shared memory
 
     @classmethod
     def of(cls, width: int, dtype: torch.dtype) -> Tiles:
         exact = dtype == torch.float64
         chunk = 16 if exact or width <= 16 else 32
         padded = triton.cdiv(width, chunk) * chunk
-        return cls(padded, chunk, chunk, 4, 8 if exact else 16, 32 if exact else 64)
+        return cls(padded, chunk, chunk, 4, 8 if exact else 16, 32 if exact else 64, not exact and padded <= 64)
 
 
 @triton.jit
@@ -96,22 +98,71 @@ def _place(w, H: tl.constexpr, P: tl.constexpr):
 
 
 @triton.jit
-def pack_kernel(weights, padded, count, H: tl.constexpr, P: tl.constexpr, BACK: tl.constexpr, BLOCK: tl.constexpr):
-    """Writes the op's weights, ``count`` of them, to their places in the padded ones; BACK: reads them there."""
-    w = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    place = _place(w, H, P)
-    if BACK:
-        tl.store(weights + w, tl.load(padded + place, mask=w < count), mask=w < count)
+def _owners(ptr, owners, atom, atoms, systems, steps):
+    """Of each atom its system, that system's first atom, and the atom after its last; by bisection."""
+    real = atom < atoms
+    low = tl.zeros_like(atom)
+    high = low + systems
+    for _ in range(steps):
+        middle = (low + high) // 2
+        after = tl.load(ptr + middle) <= atom
+        low = tl.where(after, middle, low)
+        high = tl.where(after, high, middle)
+    first = tl.load(ptr + low)
+    last = tl.load(ptr + low + 1)
+    tl.store(owners + atom, low, mask=real)
+    tl.store(owners + atoms + atom, tl.maximum(first, 0), mask=real)  # whatever ptr holds, nothing outside is read
+    tl.store(owners + 2 * atoms + atom, tl.minimum(last, atoms), mask=real)
+
+
+@triton.jit(do_not_specialize=["count", "atoms", "systems", "steps"])
+def prepare_kernel(
+    weights, padded, features, sums, state, ptr, owners, count, atoms, systems, steps,
+    H: tl.constexpr, P: tl.constexpr, SUMS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """All that a layer needs to begin, in one launch: the op's ``weights``, ``count`` of them, in their places in
+    padded ones; features, and with SUMS the sums of messages, in state [atoms, 2 P]; and owners [3, atoms]."""
+    at = tl.arange(0, BLOCK)
+    program = tl.program_id(0).to(tl.int64)
+    of_state = program - tl.cdiv(count, BLOCK)
+    of_owners = of_state - tl.cdiv(tl.cast(atoms, tl.int64) * H, BLOCK)
+    if of_state < 0:
+        w = program.to(tl.int32) * BLOCK + at
+        tl.store(padded + _place(w, H, P), tl.load(weights + w, mask=w < count), mask=w < count)
+    elif of_owners < 0:
+        n = of_state * BLOCK + at
+        row = n // H
+        to = state + row * 2 * P + n % H
+        tl.store(to, tl.load(features + n, mask=row < atoms), mask=row < atoms)
+        if SUMS:
+            tl.store(to + P, tl.load(sums + n, mask=row < atoms), mask=row < atoms)
     else:
-        tl.store(padded + place, tl.load(weights + w, mask=w < count), mask=w < count)
+        _owners(ptr, owners, of_owners * BLOCK + at, atoms, systems, steps)
 
 
-def pack(weights: Tensor, padded: Tensor, tiles: Tiles, width: int, *, back: bool = False) -> None:
-    """Weights to their places in zeros, or back."""
-    count = len(weights)
-    pack_kernel[(triton.cdiv(count, 256),)](
-        weights, padded, count, H=width, P=tiles.padded, BACK=back, BLOCK=256, enable_fp_fusion=False
-    )
+def prepare(
+    weights: Tensor, features: Tensor, sums: Tensor | None, ptr: Tensor, padded: int, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Padded weights [size], state [M, 2 P] and owners [3, M]."""
+    (atoms, width), count, systems = features.shape, len(weights), len(ptr) - 1
+    room = weights.new_zeros(size + atoms * 2 * padded)  # one fill for both
+    state = room[size:].view(atoms, 2 * padded)
+    owners = ptr.new_empty((3, atoms))
+    programs = sum(triton.cdiv(n, BLOCK) for n in (count, atoms * width, atoms))
+    features = features.contiguous()
+    prepare_kernel[(programs,)](
+        weights.contiguous(), room, features, features if sums is None else sums.contiguous(), state, ptr.contiguous(),
+        owners, count, atoms, systems, systems.bit_length(), H=width, P=padded, SUMS=sums is not None, BLOCK=BLOCK,
+        enable_fp_fusion=False,
+    )  # fmt: skip
+    return room[:size], state, owners
+
+
+@triton.jit(do_not_specialize=["count"])
+def unpack_kernel(padded, weights, count, H: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
+    """Reads the op's weights, ``count`` of them, at their places in padded ones."""
+    w = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(weights + w, tl.load(padded + _place(w, H, P), mask=w < count), mask=w < count)
 
 
 @triton.jit
@@ -184,25 +235,6 @@ def shrink_of(square):
     """1 / (1 + distance)."""
     root = tl.sqrt_rn(square) if square.dtype == tl.float32 else tl.sqrt(square)
     return 1.0 / (1.0 + root), root
-
-
-@triton.jit(do_not_specialize=["atoms", "systems", "steps"])
-def owners_kernel(ptr, owners, atoms, systems, steps, BLOCK: tl.constexpr):
-    """owners [3, atoms]: each atom's system, that system's first atom, and the atom after its last; by bisection."""
-    atom = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    real = atom < atoms
-    low = tl.zeros([BLOCK], tl.int64)
-    high = low + systems
-    for _ in range(steps):
-        middle = (low + high) // 2
-        after = tl.load(ptr + middle) <= atom
-        low = tl.where(after, middle, low)
-        high = tl.where(after, high, middle)
-    first = tl.load(ptr + low)
-    last = tl.load(ptr + low + 1)
-    tl.store(owners + atom, low, mask=real)
-    tl.store(owners + atoms + atom, tl.maximum(first, 0), mask=real)  # whatever ptr holds, nothing outside is read
-    tl.store(owners + 2 * atoms + atom, tl.minimum(last, atoms), mask=real)
 
 
 @triton.jit(do_not_specialize=["rows"])
