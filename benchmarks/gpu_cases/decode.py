@@ -75,7 +75,8 @@ def _static(model: decode.Transformer, rows: int, length: int) -> Callable[[], o
             parameter = next(model.parameters())
             theirs = hugging_face(model).to(parameter.device, parameter.dtype).eval()
             begin = torch.zeros(rows, 1, dtype=torch.int64, device=parameter.device)
-            options = {"do_sample": True, "pad_token_id": 0, "cache_implementation": "static"}
+            # no filter, as ours: without top_k=0 it keeps 50
+            options = {"do_sample": True, "top_k": 0, "pad_token_id": 0, "cache_implementation": "static"}
             mask = torch.ones_like(begin)
             made.append(lambda: theirs.generate(begin, attention_mask=mask, max_new_tokens=length, **options))
         return made[0]()
