@@ -63,7 +63,9 @@ def sliced_wasserstein(
         ids = torch.arange(start, min(start + at_once, projections), device=x.device)
         directions = normal(seed, ids, 0, x.shape[1], stream=PROJECTION, dtype=wide, device=x.device)
         directions = directions / directions.norm(dim=1, keepdim=True)
-        off = (x @ directions.T).sort(0).values[first] - (y @ directions.T).sort(0).values[second]
+        with torch.autocast(x.device.type, enabled=False):  # which would round the projections
+            on_x, on_y = x @ directions.T, y @ directions.T
+        off = on_x.sort(0).values[first] - on_y.sort(0).values[second]
         power = off.square() if p == 2 else off.abs() if p == 1 else off.abs().pow(p)
         powers.append(widths @ power.double())
         if powers[-1].requires_grad:

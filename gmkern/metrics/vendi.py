@@ -61,7 +61,7 @@ def vendi_score(
     4.0
     """
     x = samples("points", points).detach()
-    if isinstance(q, bool) or not isinstance(q, (int, float)):
+    if not _validate.is_number(q):
         raise _validate.bad("q", q, "a number", error=TypeError)
     if not q >= 0:
         raise _validate.bad("q", repr(q), "a number >= 0, infinity included")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gmkern import context, decode, dynamics, latent, neighbors, random
+from gmkern import context, decode, dynamics, latent, metrics, neighbors, random
 from gmkern.testing import tolerance
 
 
@@ -130,3 +130,14 @@ def test_the_default_dtype_changes_no_compiled_sequence():
         finally:
             torch.set_default_dtype(torch.float32)
         assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
+
+
+def test_autocast_rounds_no_projection():
+    x, y = torch.randn(20, 5), torch.randn(15, 5)
+    want = metrics.sliced_wasserstein(x, y, seed=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(metrics.sliced_wasserstein(x, y, seed=0), want)
+
+
+def test_an_order_of_numpys():
+    assert metrics.vendi_score(torch.eye(4), q=np.float32(2)) == metrics.vendi_score(torch.eye(4), q=2)
