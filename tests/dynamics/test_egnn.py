@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gmkern.dynamics import (
     BAOAB,
@@ -23,6 +24,7 @@ from gmkern.dynamics import (
     path_log_prob,
     simulate,
 )
+from gmkern.dynamics.systems import systems_of
 from gmkern.testing import run_isa, tolerance
 
 pytestmark = pytest.mark.sanitize
@@ -242,6 +244,34 @@ def test_a_lost_system_stays_alone():
     want = op(x.reshape(-1, 3), h, weights, ptr, box, box, True, 2.0, 1.0)[0].reshape(3, 5, 3)
     assert torch.equal(out[[0, 2]], want[[0, 2]])
     assert torch.isnan(out[1]).any()
+
+
+class _Ops(TorchDispatchMode):
+    """The ops that run within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        self.names.add(op.name())
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_step_reads_no_value(backend):
+    """Of systems of one size: what a GPU would wait for, and a graph could not hold. A call reads its positions."""
+    net, x = network(4, 1).requires_grad_(False), cloud(2, 2, 3, 3)
+    field = net.bind(systems_of(x, None), x, None, None, False, backend)
+    times = field.time_of(0.5, x)
+    reads = {"aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}
+    with _Ops() as of_step:
+        moved = field.field(x, times)
+    with _Ops() as of_call:
+        assert torch.equal(net(x, 0.5, backend=backend), moved)
+    assert len(of_step.names) > 5
+    assert not reads & of_step.names
+    assert reads & of_call.names
 
 
 def test_runs():
