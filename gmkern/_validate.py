@@ -208,7 +208,7 @@ def no_tangents(op: str, *tensors: Tensor) -> None:
     if torch.compiler.is_compiling():
         return
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
-        raise RuntimeError(f"{op}: has no forward-mode derivative (jvp, jacfwd); reverse mode has one (backward, autograd.grad)")
+        raise RuntimeError(f"{op}: has no forward-mode derivative (jvp, jacfwd); reverse mode (backward) has one")
 
 
 def _per_row(name: str, value: Tensor, device: torch.device, rows: int | None) -> Tensor:
