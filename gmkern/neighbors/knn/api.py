@@ -119,9 +119,10 @@ def knn(
 
 def check_k(k: int, references: int, exclude_self: bool) -> None:
     """Refuses more neighbours than there are."""
-    if k > references - bool(exclude_self):
+    others = references - (1 if exclude_self else 0)  # torch 2.11 takes no bool from a size that is a symbol
+    if k > others:
         left = ", and a query is not its own neighbour" if exclude_self else ""
-        takes = f"an int >= 1 and <= {references - bool(exclude_self)}: there are {references} references{left}"
+        takes = f"an int >= 1 and <= {others}: there are {references} references{left}"
         raise _validate.bad("k", str(k), takes)
 
 
