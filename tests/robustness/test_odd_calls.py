@@ -24,6 +24,17 @@ def test_scores_of_any_sign(scale, cap):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("place", [0, 299])  # of the first split, or of the one folded into it
+def test_a_score_of_infinity(place, backend):
+    q, cache = torch.ones(2, 2, 8), torch.randn(2, 300, 1, 8)
+    cache[1, place] = torch.inf
+    out, lse = decode.attention(q, cache, cache.nan_to_num(0, 0), torch.tensor([300, 300]), backend=backend)
+    for x in (out, lse):
+        assert x[1].isnan().all()
+        assert x[0].isfinite().all()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_pages_beyond_32_bits(backend):
     """A page of 64 bits whose lower half is that of a page that is there."""
     q, pages, table = torch.randn(1, 2, 8), torch.randn(3, 4, 2, 8), torch.tensor([[1, 2**32]])

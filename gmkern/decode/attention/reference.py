@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -48,6 +50,7 @@ def attention(
     empty = ~seen.any(-1, keepdim=True)
     scores = torch.where(seen, scores, float("-inf"))
     lse = torch.logsumexp(torch.where(empty, 0.0, scores), -1, keepdim=True)
+    lse = torch.where(lse == math.inf, math.nan, lse)  # a score of +infinity leaves its row no weights
     weight = torch.where(seen, torch.exp(scores - lse), 0.0)
     v = torch.where((place < lengths[:, None])[:, :, None, None], v, 0.0)
     out = torch.einsum("bihgt,bthd->bihgd", weight, v).reshape(rows, asked, heads, dim)
