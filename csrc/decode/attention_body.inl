@@ -147,6 +147,9 @@ void weighted(const AttentionArgs& a, const float* weight, int64_t begin, int64_
 }
 
 // G queries from query `from` of the group on.
+// What exponents are taken from: the largest score, or 0 where that is -infinity, whose differences are no numbers.
+float base_of(float most) { return most == -__builtin_inff() ? 0.0f : most; }
+
 template <CacheType T, int G>
 void queries(const AttentionArgs& a, int64_t from, int64_t begin, int64_t end, int64_t origin, float* scores,
              const AttentionSums& to) {
@@ -179,9 +182,10 @@ void queries(const AttentionArgs& a, int64_t from, int64_t begin, int64_t end, i
             most = max(s, most);
         }
         const float top = max_lanes(most);
+        const f32x16 base(base_of(top));
         f32x16 total(0.0f);
         for (int64_t b = first_block; b < blocks; ++b) {
-            const f32x16 e = fast_exp(f32x16::load(row + b * kWide) - f32x16(top));
+            const f32x16 e = fast_exp(f32x16::load(row + b * kWide) - base);
             e.store(row + b * kWide);
             total = total + e;
         }
@@ -226,7 +230,7 @@ void fold_splits(const AttentionArgs& a, const AttentionSums& more, const Attent
     for (int64_t g = 0; g < a.group; ++g) {
         const float top = more.most[g] > to.most[g] ? more.most[g] : to.most[g];
         alignas(64) float factors[kWide];
-        alignas(64) float exponents[kWide] = {to.most[g] - top, more.most[g] - top};
+        alignas(64) float exponents[kWide] = {to.most[g] - base_of(top), more.most[g] - base_of(top)};
         fast_exp(f32x16::load(exponents)).store(factors);
         to.most[g] = top;
         to.total[g] = to.total[g] * factors[0] + more.total[g] * factors[1];
@@ -242,7 +246,7 @@ void fold_splits(const AttentionArgs& a, const AttentionSums& more, const Attent
 void finish_attention(const AttentionArgs& a, const AttentionSums& sums, float* out) {
     const int64_t wide = wide_of(a.head_dim);
     for (int64_t g = 0; g < a.group; ++g) {
-        const float over = 1.0f / sums.total[g];
+        const float over = sums.total[g] == 0.0f ? 0.0f : 1.0f / sums.total[g];  // 0 where all scores are -infinity
         for (int64_t i = 0; i < a.head_dim; ++i) out[g * a.head_dim + i] = sums.values[g * wide + i] * over;
     }
 }

@@ -35,6 +35,21 @@ def test_a_score_of_infinity(place, backend):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("hidden", [range(256), range(256, 300), range(300)])  # a split, its last or both
+def test_scores_that_sink_to_minus_infinity(hidden, backend):
+    """Products of finite numbers, beyond float32: their places weigh nothing, and where they are all, 0 comes out."""
+    q = torch.full((1, 2, 8), -1e20, requires_grad=True)
+    cache = torch.zeros(1, 300, 1, 8)
+    cache[0, list(hidden)] = 1e20
+    out, lse = decode.attention(q, cache, torch.ones_like(cache), torch.tensor([300]), backend=backend)
+    left = 300 - len(hidden)
+    torch.testing.assert_close(out, torch.full_like(out, float(left > 0)), rtol=1e-5, atol=0)  # a sum of 300 ones
+    torch.testing.assert_close(lse, torch.full_like(lse, float(left)).log(), rtol=1e-5, atol=0)
+    if backend == "cpu":  # torch's own logsumexp has none there
+        assert torch.autograd.grad(out.sum(), q)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_pages_beyond_32_bits(backend):
     """A page of 64 bits whose lower half is that of a page that is there."""
     q, pages, table = torch.randn(1, 2, 8), torch.randn(3, 4, 2, 8), torch.tensor([[1, 2**32]])

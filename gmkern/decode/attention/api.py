@@ -78,9 +78,10 @@ def attention(
     -----
     Sums are float32 in splits of 256 positions, folded in order: a query's bits do not depend on the rows beside it, on
     threads, on T, on pages, or on whether it came alone or with a prompt (docs/attention.md). A score that is NaN or
-    +infinity makes its row NaN, lse included. Differentiable once in q and in the caches, those with scales excepted;
-    the backward pass holds blocks of 1,024 positions. Works under ``torch.compile(fullgraph=True)`` and in CUDA graphs.
-    Method: split keys and values with online softmax (Milakov and Gimelshein, 2018; Dao et al., 2023).
+    +infinity makes its row NaN, lse included; one whose scores are all -infinity gets 0 and -infinity. Differentiable
+    once in q and in the caches, those with scales excepted; the backward pass holds blocks of 1,024 positions. Works
+    under ``torch.compile(fullgraph=True)`` and in CUDA graphs. Method: split keys and values with online softmax
+    (Milakov and Gimelshein, 2018; Dao et al., 2023).
 
     Examples
     --------

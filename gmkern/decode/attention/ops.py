@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def _backward(ctx: Any, grad_out: Tensor, grad_lse: Tensor) -> tuple[Any, ...]:
     k_all, v_all = gathered(keys, None, table, q.dtype), gathered(values, None, table, q.dtype)
     queries, g = split(q), split(grad_out)
     rest = split((grad_lse - (grad_out * out).sum(-1)).unsqueeze(-1))
-    lse = split(lse.unsqueeze(-1))
+    lse = split(torch.where(lse == -math.inf, 0.0, lse).unsqueeze(-1))  # where no score is finite
     position = (lengths.long()[:, None] - asked + torch.arange(asked, device=q.device))[:, :, None]
     to_q = torch.zeros_like(queries)
     to_k, to_v = [], []

@@ -51,7 +51,8 @@ def attention(
     scores = torch.where(seen, scores, float("-inf"))
     lse = torch.logsumexp(torch.where(empty, 0.0, scores), -1, keepdim=True)
     lse = torch.where(lse == math.inf, math.nan, lse)  # a score of +infinity leaves its row no weights
-    weight = torch.where(seen, torch.exp(scores - lse), 0.0)
+    base = torch.where(lse == -math.inf, 0.0, lse)  # and of -infinity alone, none to anything
+    weight = torch.where(seen, torch.exp(scores - base), 0.0)
     v = torch.where((place < lengths[:, None])[:, :, None, None], v, 0.0)
     out = torch.einsum("bihgt,bthd->bihgd", weight, v).reshape(rows, asked, heads, dim)
     return out, torch.where(empty, float("-inf"), lse).reshape(rows, asked, heads)
