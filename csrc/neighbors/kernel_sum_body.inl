@@ -84,8 +84,10 @@ GM_HD Evaluated<F> evaluate(const KernelShape& shape, x16<F> s, x16<F> rate) {
         }
         case Kernel::rational: {
             const V exponent(static_cast<F>(-shape.exponent));
-            const V q = min(V(F(1)) + rate * s, V(Limits<F>::largest));
-            e.value = exponent * log_positive(q);
+            const V t = rate * s, q = min(V(F(1)) + t, V(Limits<F>::largest));
+            // The last bits of a small t, which 1 + t loses and a large exponent asks for.
+            const V lost = select(t < V(F(1)), t - (q - V(F(1))), V(F(0)));
+            e.value = exponent * (log_positive(q) + lost);
             if (kSlopes) {
                 e.by_s = exponent * (rate / q);
                 e.by_rate = exponent * (s / q);

@@ -63,7 +63,7 @@ class SetTransformer(nn.Module):
         """``points`` [B, size, *shape] and, where ``noise_dim`` > 0, ``noise`` [B, noise_dim]."""
         if points.ndim != 2 + len(self.shape) or points.shape[2:] != self.shape:
             raise _validate.bad("points", points, f"shape [B, size, {', '.join(map(str, self.shape))}]")
-        if (noise is None) != (self.perturb is None):
+        if (noise is None) != (self.perturb is None) or (noise is not None and noise.shape[1:] != (self.noise_dim,)):
             raise _validate.bad("noise", noise, f"[B, {self.noise_dim}]" if self.noise_dim else "None (noise_dim is 0)")
         x = self.embed(points.flatten(2).to(self.query.dtype))
         for block in self.blocks:

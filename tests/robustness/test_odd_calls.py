@@ -50,6 +50,30 @@ def test_scores_that_sink_to_minus_infinity(hidden, backend):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_numbers_that_a_query_does_not_see(backend):
+    """They may be anything: a later position's, or what the window leaves behind."""
+    q, cache, held = torch.randn(1, 20, 2, 8), torch.randn(1, 40, 1, 8), torch.tensor([40])
+    values = cache.clone()
+    values[0, [0, 35]] = torch.nan  # positions of the queries: 20 to 39
+    out = decode.attention(q, cache, values, held, window=17, backend=backend).out
+    want = decode.attention(q, cache, cache, held, window=17, backend=backend).out
+    assert torch.equal(out[:, :15], want[:, :15])
+    assert out[:, 15:].isnan().all()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_large_exponent(dtype, backend):
+    """(1 + x / alpha)^-alpha is exp(-x) when alpha is large: x here is the squared distance over twice h squared."""
+    x, y = torch.randn(5, 3, dtype=dtype), torch.randn(9, 3, dtype=dtype)
+    got = neighbors.log_kernel_sum(
+        x, y, kernel="rational_quadratic", bandwidth=1.5, alpha=1e12, backend=None if backend == "cpu" else backend
+    )
+    bound = 8 * torch.finfo(dtype).eps * 20 + 1e-9  # of exponents up to 20, and of the limit: x^2 / alpha
+    torch.testing.assert_close(got, neighbors.log_kernel_sum(x, y, bandwidth=1.5), rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_pages_beyond_32_bits(backend):
     """A page of 64 bits whose lower half is that of a page that is there."""
     q, pages, table = torch.randn(1, 2, 8), torch.randn(3, 4, 2, 8), torch.tensor([[1, 2**32]])

@@ -54,5 +54,11 @@ def attention(
     base = torch.where(lse == -math.inf, 0.0, lse)  # and of -infinity alone, none to anything
     weight = torch.where(seen, torch.exp(scores - base), 0.0)
     v = torch.where((place < lengths[:, None])[:, :, None, None], v, 0.0)
-    out = torch.einsum("bihgt,bthd->bihgd", weight, v).reshape(rows, asked, heads, dim)
+    if not torch.compiler.is_compiling() and not v.isfinite().all():
+        # 0 times a NaN that one query sees and another does not is NaN: each by itself.
+        own = [torch.where(each.movedim(-1, 1), v, 0.0) for each in seen.unbind(1)]
+        out = torch.stack([torch.einsum("bhgt,bthd->bhgd", weight[:, i], each) for i, each in enumerate(own)], 1)
+    else:
+        out = torch.einsum("bihgt,bthd->bihgd", weight, v)
+    out = out.reshape(rows, asked, heads, dim)
     return out, torch.where(empty, float("-inf"), lse).reshape(rows, asked, heads)

@@ -53,7 +53,11 @@ def _logarithm(measure, rate, KERNEL: tl.constexpr, EXPONENT: tl.constexpr, FP64
         return -rate * measure
     if KERNEL == _LAPLACE:
         return -rate * _root(measure, FP64)
-    return -EXPONENT * tl.log(1.0 + rate * measure)
+    raised = rate * measure
+    q = 1.0 + raised
+    # The last bits of a small number, which 1 more than it loses and a large exponent asks for.
+    lost = tl.where(raised < 1.0, raised - (q - 1.0), 0.0)
+    return -EXPONENT * (tl.log(q) + lost)
 
 
 @triton.jit
