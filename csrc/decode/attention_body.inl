@@ -158,7 +158,8 @@ void queries(const AttentionArgs& a, int64_t from, int64_t begin, int64_t end, i
     for (int g = 0; g < G; ++g)
         for (int64_t i = 0; i < wide; ++i) q[g * wide + i] = i < a.head_dim ? a.q[(from + g) * a.head_dim + i] : 0.0f;
     const f32x16 never(-__builtin_inff());
-    // Places of the split that are not seen weigh nothing: whole blocks of sixteen, from the split's beginning.
+    // Whole blocks of sixteen, from the split's beginning; places there that are not seen weigh nothing.
+    const f32x16 first(static_cast<float>(begin - origin)), past(static_cast<float>(end - origin));
     const int64_t first_block = (begin - origin) / kWide, blocks = (end - origin + kWide - 1) / kWide;
     for (int g = 0; g < G; ++g) {
         never.store(scores + g * kSplit + first_block * kWide);
@@ -170,13 +171,15 @@ void queries(const AttentionArgs& a, int64_t from, int64_t begin, int64_t end, i
         float* row = scores + g * kSplit;
         f32x16 most = never;
         for (int64_t b = first_block; b < blocks; ++b) {
-            const f32x16 product = f32x16::load(row + b * kWide);
-            f32x16 s = product * scale;
-            if (!(a.scale > 0.0f)) s = select(product == never, never, s);  // which such a scale makes another number
-            if (a.softcap > 0.0f) s = select(s == never, never, cap * fast_tanh(s / cap));
+            f32x16 s = f32x16::load(row + b * kWide) * scale;
+            if (a.softcap > 0.0f) s = cap * fast_tanh(s / cap);
             if (a.slopes) {
                 const f32x16 back(static_cast<float>(origin + b * kWide - a.position));
                 s = s + f32x16(a.slopes[from + g]) * (back + lane);
+            }
+            if (b == first_block || b + 1 == blocks) {
+                const f32x16 place = lane + f32x16(static_cast<float>(b * kWide));
+                s = select(place < first, never, select(place < past, s, never));
             }
             s.store(row + b * kWide);
             most = max(s, most);

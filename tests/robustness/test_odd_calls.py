@@ -50,6 +50,16 @@ def test_scores_that_sink_to_minus_infinity(hidden, backend):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_cap_on_infinity(backend):
+    """tanh of -infinity is -1: such a place is seen, and weighs what the cap says."""
+    cache = torch.zeros(1, 20, 1, 8)
+    cache[0, 7] = torch.inf
+    q, held = torch.full((1, 1, 8), -1.0), torch.tensor([20])
+    lse = decode.attention(q, cache, torch.ones_like(cache), held, softcap=2.0, backend=backend).lse
+    torch.testing.assert_close(lse, torch.tensor([[19.0 + 0.1353352832]]).log(), rtol=1e-5, atol=0)  # 19 + exp(-2)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_numbers_that_a_query_does_not_see(backend):
     """They may be anything: a later position's, or what the window leaves behind."""
     q, cache, held = torch.randn(1, 20, 2, 8), torch.randn(1, 40, 1, 8), torch.tensor([40])
