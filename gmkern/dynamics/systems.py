@@ -220,7 +220,7 @@ def _lattice(
     vectors = _validate.tensor("cell", cell, ndim=(2, 3))
     no_gradient("cell", vectors)
     vectors = vectors.to(device=device, dtype=torch.float64)
-    vectors = vectors.reshape(-1, *vectors.shape[-2:]) if vectors.ndim == 2 else vectors
+    vectors = vectors.unsqueeze(0) if vectors.ndim == 2 else vectors
     if vectors.shape[1:] != (dim, dim) or vectors.shape[0] not in (1, systems.count):
         raise _validate.bad("cell", vectors, f"shape [{dim}, {dim}] or [{systems.count}, {dim}, {dim}]")
     if not bool(torch.isfinite(vectors).all()):

@@ -201,3 +201,8 @@ def test_autocast_rounds_no_projection():
 
 def test_an_order_of_numpys():
     assert metrics.vendi_score(torch.eye(4), q=np.float32(2)) == metrics.vendi_score(torch.eye(4), q=2)
+
+
+def test_a_cell_of_no_rows():
+    with pytest.raises(ValueError, match="^cell: "):
+        dynamics.neighbor_list(torch.zeros(1, 2), 0.5, cell=torch.zeros(0, 2), pbc=True)
