@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/new_tensor.h"
 #include "common/noise.h"
 #include "common/parallel.h"
 #include "latent/latent.h"
@@ -47,8 +48,8 @@ std::tuple<Tensor, Tensor> gibbs_chain(const Tensor& weight, const Tensor& visib
     const float* w = weight.const_data_ptr<float>();
     const Panels up(w, visible_units, 1, hidden_bias.const_data_ptr<float>(), visible_units, hidden_units);
     const Panels down(w, 1, visible_units, visible_bias.const_data_ptr<float>(), hidden_units, visible_units);
-    Tensor visible_out = torch::stable::empty({rows, visible_units}, ScalarType::Float);
-    Tensor hidden_out = torch::stable::empty({rows, hidden_units}, ScalarType::Float);
+    Tensor visible_out = new_tensor({rows, visible_units}, ScalarType::Float);
+    Tensor hidden_out = new_tensor({rows, hidden_units}, ScalarType::Float);
     const float* from = visible.const_data_ptr<float>();
     float *to_visible = visible_out.mutable_data_ptr<float>(), *to_hidden = hidden_out.mutable_data_ptr<float>();
     const int64_t* ids = sample_ids.const_data_ptr<int64_t>();

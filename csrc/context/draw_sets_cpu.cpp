@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/new_tensor.h"
 #include "common/noise.h"
 #include "common/parallel.h"
 
@@ -67,8 +68,8 @@ std::tuple<Tensor, Tensor> draw_sets(const Tensor& train, const Tensor& seed, co
 
     std::vector<int64_t> shape{sets, size};
     for (int64_t axis = 1; axis < train.dim(); ++axis) shape.push_back(train.size(axis));
-    Tensor indices = torch::stable::empty({sets, size}, ScalarType::Long);
-    Tensor points = torch::stable::empty(shape, train.scalar_type());
+    Tensor indices = new_tensor({sets, size}, ScalarType::Long);
+    Tensor points = new_tensor(shape, train.scalar_type());
     const int64_t bytes = count == 0 ? 0 : train.numel() / count * static_cast<int64_t>(train.element_size());
     const auto* from = static_cast<const char*>(train.const_data_ptr());
     auto* to = static_cast<char*>(points.mutable_data_ptr());

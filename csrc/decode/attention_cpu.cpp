@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/new_tensor.h"
 #include "common/parallel.h"
 #include "decode/attention.h"
 
@@ -118,8 +119,8 @@ std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& keys, const 
         longest = std::max<int64_t>(longest, length[b]);
     }
 
-    Tensor out = torch::stable::empty({rows, asked, heads, head_dim}, ScalarType::Float);
-    Tensor lse = torch::stable::empty({rows, asked, heads}, ScalarType::Float);
+    Tensor out = new_tensor({rows, asked, heads, head_dim}, ScalarType::Float);
+    Tensor lse = new_tensor({rows, asked, heads}, ScalarType::Float);
     float *to = out.mutable_data_ptr<float>(), *to_lse = lse.mutable_data_ptr<float>();
     const float* from = q.const_data_ptr<float>();
     const int64_t group = heads / key_heads, items = rows * asked * key_heads;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/new_tensor.h"
 #include "common/parallel.h"
 
 namespace gm {
@@ -61,7 +62,7 @@ Tensor fingerprint(const std::vector<Tensor>& tensors) {
     });
     uint64_t all = tensors.size();
     for (const uint64_t h : hashes) all = mix(all, h);
-    Tensor out = torch::stable::empty({1}, ScalarType::Long);
+    Tensor out = new_tensor({1}, ScalarType::Long);
     *out.mutable_data_ptr<int64_t>() = static_cast<int64_t>(all);
     return out;
 }

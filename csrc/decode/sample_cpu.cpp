@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "common/check.h"
+#include "common/new_tensor.h"
 #include "common/parallel.h"
 #include "decode/sample.h"
 
@@ -118,7 +119,7 @@ struct Rows {
             case SampleFlaw::no_legal_token:
                 fail("logits: row ", i, " has no legal token (all are -inf or masked); takes at least one");
             case SampleFlaw::token_out_of_range:
-                fail("tokens: row ", i, " is outside [0, ", vocab, ")");
+                fail("tokens: got an id outside the vocabulary in row ", i, "; takes 0 to ", vocab - 1);
             case SampleFlaw::bad_params:
                 fail("params: row ", i,
                      " is out of range; takes finite temperature >= 0, top_k >= 0, top_p, min_p and ",
@@ -135,7 +136,7 @@ struct Reals {
     float* fp32 = nullptr;
     double* fp64 = nullptr;
 
-    Reals(int64_t rows, ScalarType dtype) : tensor(torch::stable::empty({rows}, dtype)) {
+    Reals(int64_t rows, ScalarType dtype) : tensor(new_tensor({rows}, dtype)) {
         if (dtype == ScalarType::Double)
             fp64 = tensor.mutable_data_ptr<double>();
         else
@@ -157,7 +158,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sample(const Tensor& logits, const Te
     check_dim("sample_ids", sample_ids, 1);
     check_size("sample_ids", sample_ids, 0, rows.rows);
     const PerRow ids = per_row("sample_ids", sample_ids, rows.rows);
-    Tensor tokens = torch::stable::empty({rows.rows}, ScalarType::Long);
+    Tensor tokens = new_tensor({rows.rows}, ScalarType::Long);
     int64_t* token = tokens.mutable_data_ptr<int64_t>();
     const Reals logprobs(rows.rows, rows.real()), raw(rows.rows, rows.real()), kept(rows.rows, rows.real());
     const SampleBody body = sample_body(rows.type);
@@ -245,7 +246,7 @@ struct Slopes {
 template <class SetSlopes>
 Tensor gradient_of(const Rows& rows, const Tensor& tokens, const SetSlopes& set_slopes) {
     const int64_t* token = row_tokens(tokens, rows.rows);
-    Tensor out = torch::stable::empty({rows.rows, rows.vocab}, rows.real());
+    Tensor out = new_tensor({rows.rows, rows.vocab}, rows.real());
     auto* to = static_cast<char*>(out.data_ptr());
     const SampleBody body = sample_body(rows.type);
     rows.for_each([&](int64_t i, void* room) {

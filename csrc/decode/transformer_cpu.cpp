@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/new_tensor.h"
 #include "decode/transformer_ops.h"
 
 namespace gm {
@@ -141,7 +142,7 @@ Tensor transformer_logits(const Tensor& packed, const Tensor& turns, Tensor cach
     const Engine engine = make_engine(packed, turns, cache, transformer_shape(shape, reals));
     const Feed feed(engine, cache, tokens, slots, positions, wanted);
     const int64_t vocab = engine.shape().vocab;
-    Tensor out = torch::stable::empty({feed.asked, vocab}, ScalarType::Float);
+    Tensor out = new_tensor({feed.asked, vocab}, ScalarType::Float);
     float* to = out.mutable_data_ptr<float>();
     EngineScratch scratch(engine.shape(), std::min<int64_t>(tokens.numel(), Feed::kChunk),
                           std::min(feed.asked, kLogitChunk));
@@ -161,7 +162,7 @@ Tensor transformer_hidden(const Tensor& packed, const Tensor& turns, Tensor cach
     const Engine engine = make_engine(packed, turns, cache, transformer_shape(shape, reals));
     const Feed feed(engine, cache, tokens, slots, positions, wanted);
     const int64_t width = engine.shape().width;
-    Tensor out = torch::stable::empty({feed.asked, width}, ScalarType::Float);
+    Tensor out = new_tensor({feed.asked, width}, ScalarType::Float);
     float* to = out.mutable_data_ptr<float>();
     EngineScratch scratch(engine.shape(), std::min<int64_t>(tokens.numel(), Feed::kChunk), 0);
     Team::run([&](Team& team) {
@@ -185,7 +186,7 @@ Tensor transformer_head(const Tensor& packed, const Tensor& hidden, const std::v
     check_dim("hidden", hidden, 2);
     check_size("hidden", hidden, 1, s.width);
     const int64_t count = hidden.size(0);
-    Tensor out = torch::stable::empty({count, s.vocab}, ScalarType::Float);
+    Tensor out = new_tensor({count, s.vocab}, ScalarType::Float);
     const Engine engine(s, packed.const_data_ptr<float>(), nullptr, nullptr, kLanes);
     EngineScratch scratch(s, 0, std::min(count, kLogitChunk));
     const float* from = hidden.const_data_ptr<float>();

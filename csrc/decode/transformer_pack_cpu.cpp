@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "common/new_tensor.h"
 #include "common/parallel.h"
 #include "decode/transformer_ops.h"
 
@@ -154,7 +155,7 @@ void ask_for_large_pages(void* memory, size_t bytes) {
 Tensor pack_transformer(const std::vector<Tensor>& weights, const std::vector<int64_t>& shape) {
     const TransformerShape s = transformer_shape(shape);
     const PackedLayout layout(s);
-    Tensor out = torch::stable::empty({layout.size}, ScalarType::Float);
+    Tensor out = new_tensor({layout.size}, ScalarType::Float);
     float* packed = out.mutable_data_ptr<float>();
     ask_for_large_pages(packed, static_cast<size_t>(layout.size) * sizeof(float));
     Weights from(weights);

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "common/cuda_tensor.h"
+#include "common/new_tensor.h"
 #include "dynamics/batch.h"
 #include "dynamics/near_cuda.h"
 
@@ -53,7 +54,7 @@ inline CudaBatch cuda_batch(const char* op, const Tensor& positions, const Tenso
     f.inverse = p.inverse.const_data_ptr<double>();
     const bool fp64 = positions.scalar_type() == ScalarType::Double;
     const int64_t bytes = lay_out(f, fp64);
-    Tensor ready = torch::stable::new_empty(p.parameters, {bytes / 8});
+    Tensor ready = new_tensor_beside(p.parameters, {bytes / 8});
     f.ready = static_cast<char*>(ready.mutable_data_ptr());
     return {f, ready, fp64, device, current_stream(op, device), systems, atoms, dim};
 }
@@ -76,7 +77,7 @@ inline Tensor room_for_lists(CudaNear& near, const CudaBatch& b, const int64_t* 
     c.skin = skin;
     c.types = b.field.type_count > 1 ? b.field.types : nullptr;
     c.type_count = b.field.type_count;
-    Tensor room = torch::stable::new_empty(b.ready, {may_list(b.field, most) ? lay_out(near, nullptr) / 8 : 0});
+    Tensor room = new_tensor_beside(b.ready, {may_list(b.field, most) ? lay_out(near, nullptr) / 8 : 0});
     if (room.numel() > 0) lay_out(near, static_cast<char*>(room.mutable_data_ptr()));
     return room;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/new_tensor.h"
 #include "common/parallel.h"
 #include "dynamics/egnn.h"
 
@@ -270,8 +271,7 @@ template <class R>
 std::tuple<Tensor, Tensor, Tensor> forward_of(const Layer& l, const Tensor& positions, const Tensor& features,
                                               const Tensor& weights, const Tensor& system_ptr, const Tensor& cell,
                                               const Tensor& inverse, double cutoff, double neighbors) {
-    Tensor x = torch::stable::empty_like(positions), h = torch::stable::empty_like(features),
-           sums = torch::stable::empty_like(features);
+    Tensor x = new_tensor_like(positions), h = new_tensor_like(features), sums = new_tensor_like(features);
     const Ready<R> ready(l, positions, features, weights, system_ptr, cell, inverse, cutoff, neighbors, false);
     run<R>(l, ready, x, h, sums);
     return {x, h, sums};
@@ -301,8 +301,8 @@ std::tuple<Tensor, Tensor, Tensor> egnn_layer_backward(const Tensor& positions, 
         check_size(name, *t, 0, l.atoms);
         check_size(name, *t, 1, columns);
     }
-    Tensor x = torch::stable::empty_like(positions), h = torch::stable::empty_like(features);
-    Tensor w = torch::stable::empty({with_weights ? weights.size(0) : 0}, positions.scalar_type());
+    Tensor x = new_tensor_like(positions), h = new_tensor_like(features);
+    Tensor w = new_tensor({with_weights ? weights.size(0) : 0}, positions.scalar_type());
     const auto run = [&](auto zero) {
         using R = decltype(zero);
         const Ready<R> ready(l, positions, features, weights, system_ptr, cell, inverse, cutoff, neighbors, true);

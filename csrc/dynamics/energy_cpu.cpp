@@ -2,6 +2,7 @@
 
 #include <tuple>
 
+#include "common/new_tensor.h"
 #include "dynamics/verlet.h"
 
 namespace gm {
@@ -62,8 +63,8 @@ std::tuple<Tensor, Tensor> energy_and_forces(const Tensor& positions, const Tens
                                              std::vector<int64_t> kinds, std::vector<int64_t> sizes,
                                              const Tensor& parameters, const Tensor& cell, const Tensor& inverse) {
     const Batch b = check_batch(positions, system_ptr, {types, kinds, sizes, parameters, cell, inverse});
-    Tensor energy = torch::stable::empty({b.systems}, positions.scalar_type());
-    Tensor forces = torch::stable::empty_like(positions);
+    Tensor energy = new_tensor({b.systems}, positions.scalar_type());
+    Tensor forces = new_tensor_like(positions);
     if (positions.scalar_type() == ScalarType::Double)
         run<double>(GM_CALL_ISA(energy_forces_fp64), b, positions, energy, forces);
     else
@@ -83,15 +84,15 @@ std::tuple<Tensor, Tensor> energy_and_forces_backward(const Tensor& positions, c
     check_dtype("grad_energy", grad_energy, positions.scalar_type());
     check_size("grad_energy", grad_energy, 0, b.systems);
     check_contiguous_cpu("grad_energy", grad_energy);
-    Tensor out = torch::stable::empty_like(positions);
+    Tensor out = new_tensor_like(positions);
     const int64_t count = b.field.parameter_count;
-    Tensor slopes = torch::stable::empty({with_parameters ? b.systems : 0, count}, ScalarType::Double);
+    Tensor slopes = new_tensor({with_parameters ? b.systems : 0, count}, ScalarType::Double);
     torch::stable::fill_(slopes, 0.0);
     if (positions.scalar_type() == ScalarType::Double)
         run_backward<double>(GM_CALL_ISA(energy_forces_fp64), b, positions, grad_energy, grad_forces, out, slopes);
     else
         run_backward<float>(GM_CALL_ISA(energy_forces_fp32), b, positions, grad_energy, grad_forces, out, slopes);
-    Tensor total = torch::stable::empty({count}, ScalarType::Double);
+    Tensor total = new_tensor({count}, ScalarType::Double);
     torch::stable::fill_(total, 0.0);
     double* to = total.mutable_data_ptr<double>();
     const double* from = slopes.const_data_ptr<double>();

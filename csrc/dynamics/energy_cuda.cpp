@@ -5,6 +5,7 @@
 
 #include <tuple>
 
+#include "common/new_tensor.h"
 #include "dynamics/batch_cuda.h"
 
 namespace gm {
@@ -39,9 +40,9 @@ std::tuple<Tensor, Tensor> energy_and_forces(const Tensor& positions, const Tens
                                              const Tensor& parameters, const Tensor& cell, const Tensor& inverse) {
     const CudaBatch b =
         cuda_batch("energy_and_forces", positions, system_ptr, {types, kinds, sizes, parameters, cell, inverse});
-    Tensor energy = torch::stable::new_empty(positions, {b.systems});
-    Tensor forces = torch::stable::new_empty(positions, {b.atoms, b.dim});
-    Tensor each = torch::stable::new_empty(parameters, {b.atoms});
+    Tensor energy = new_tensor_beside(positions, {b.systems});
+    Tensor forces = new_tensor_beside(positions, {b.atoms, b.dim});
+    Tensor each = new_tensor_beside(parameters, {b.atoms});
     Call call = call_of(b, positions, system_ptr, forces);
     CudaEnergy& a = call.a;
     a.energy = energy.mutable_data_ptr();
@@ -64,11 +65,11 @@ std::tuple<Tensor, Tensor> energy_and_forces_backward(const Tensor& positions, c
     check_dtype("grad_energy", grad_energy, positions.scalar_type());
     check_size("grad_energy", grad_energy, 0, b.systems);
     check_here("grad_energy", grad_energy, b.device);
-    Tensor out = torch::stable::new_empty(positions, {b.atoms, b.dim});
+    Tensor out = new_tensor_beside(positions, {b.atoms, b.dim});
     const int64_t count = parameters.size(0);
-    Tensor slopes = torch::stable::new_empty(parameters, {with_parameters ? b.systems : 0, count});
+    Tensor slopes = new_tensor_beside(parameters, {with_parameters ? b.systems : 0, count});
     torch::stable::fill_(slopes, 0.0);
-    Tensor total = torch::stable::new_empty(parameters, {count});
+    Tensor total = new_tensor_beside(parameters, {count});
     torch::stable::fill_(total, 0.0);
     Call call = call_of(b, positions, system_ptr, out);
     CudaEnergy& a = call.a;

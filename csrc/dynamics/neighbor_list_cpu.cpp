@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/new_tensor.h"
 #include "common/parallel.h"
 #include "dynamics/cells.h"
 #include "dynamics/rising.h"
@@ -207,7 +208,7 @@ List list_of(const Job& job, const Tensor& positions, int64_t capacity) {
             }
         });
     };
-    Tensor row_ptr = torch::stable::empty({job.atoms + 1}, ScalarType::Long);
+    Tensor row_ptr = new_tensor({job.atoms + 1}, ScalarType::Long);
     int64_t* rows = row_ptr.mutable_data_ptr<int64_t>();
     rows[0] = 0;
     const auto near_atoms = GM_CALL_ISA(near_atoms);
@@ -221,10 +222,10 @@ List list_of(const Job& job, const Tensor& positions, int64_t capacity) {
     for (int64_t i = 0; i < job.atoms; ++i) rows[i + 1] += rows[i];
 
     const int64_t pairs = rows[job.atoms], size = capacity < 0 ? pairs : capacity;
-    Tensor from = torch::stable::empty({size}, ScalarType::Long), to = torch::stable::empty({size}, ScalarType::Long);
-    Tensor shift = torch::stable::empty({size, job.dim}, ScalarType::Int);
-    Tensor vector = torch::stable::empty({size, job.dim}, positions.scalar_type());
-    Tensor distance = torch::stable::empty({size}, positions.scalar_type());
+    Tensor from = new_tensor({size}, ScalarType::Long), to = new_tensor({size}, ScalarType::Long);
+    Tensor shift = new_tensor({size, job.dim}, ScalarType::Int);
+    Tensor vector = new_tensor({size, job.dim}, positions.scalar_type());
+    Tensor distance = new_tensor({size}, positions.scalar_type());
     int64_t *i = from.mutable_data_ptr<int64_t>(), *j = to.mutable_data_ptr<int64_t>();
     auto* image = shift.mutable_data_ptr<int32_t>();
     R *v = vector.mutable_data_ptr<R>(), *length = distance.mutable_data_ptr<R>();

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/cuda_tensor.h"
+#include "common/new_tensor.h"
 
 namespace gm {
 namespace {
@@ -65,10 +66,10 @@ List neighbor_list(const Tensor& positions, const Tensor& system_ptr, const Tens
     c.fractions = fractions.const_data_ptr<double>();
     for (int64_t k = 0; k < dim; ++k) c.repeats[k] = repeats[static_cast<size_t>(k)] != 0;
     c.cutoff = cutoff;
-    Tensor room = torch::stable::new_empty(system_ptr, {atoms < kFewestAtoms ? 0 : lay_out(c, nullptr) / 8});
+    Tensor room = new_tensor_beside(system_ptr, {atoms < kFewestAtoms ? 0 : lay_out(c, nullptr) / 8});
     if (room.numel() > 0) lay_out(c, static_cast<char*>(room.mutable_data_ptr()));
-    Tensor rows = torch::stable::new_empty(system_ptr, {atoms + 1});
-    Tensor sums = torch::stable::new_empty(system_ptr, {sum_tiles(atoms) + 1});
+    Tensor rows = new_tensor_beside(system_ptr, {atoms + 1});
+    Tensor sums = new_tensor_beside(system_ptr, {sum_tiles(atoms) + 1});
     a.half = half;
     a.rows = rows.mutable_data_ptr<int64_t>();
     a.sums = sums.mutable_data_ptr<int64_t>();
@@ -80,10 +81,10 @@ List neighbor_list(const Tensor& positions, const Tensor& system_ptr, const Tens
                  "positions: takes finite numbers within 2^30 boxes of each other, offsets of a batch, and "
                  "a cutoff that spans fewer than 2^20 boxes");
     }
-    Tensor distance = torch::stable::new_empty(positions, {a.size});
-    Tensor vector = torch::stable::new_empty(positions, {a.size, dim});
-    Tensor from = torch::stable::new_empty(system_ptr, {a.size}), to = torch::stable::new_empty(system_ptr, {a.size});
-    Tensor shift = torch::stable::new_empty(system_ptr, {a.size, dim}, ScalarType::Int);
+    Tensor distance = new_tensor_beside(positions, {a.size});
+    Tensor vector = new_tensor_beside(positions, {a.size, dim});
+    Tensor from = new_tensor_beside(system_ptr, {a.size}), to = new_tensor_beside(system_ptr, {a.size});
+    Tensor shift = new_tensor_beside(system_ptr, {a.size, dim}, ScalarType::Int);
     a.distance = distance.mutable_data_ptr();
     a.vector = vector.mutable_data_ptr();
     a.i = from.mutable_data_ptr<int64_t>();

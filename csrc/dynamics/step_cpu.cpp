@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "common/check.h"
+#include "common/new_tensor.h"
 #include "common/noise.h"
 #include "common/parallel.h"
 #include "noise/noise.h"
@@ -75,7 +76,7 @@ Tensor euler_maruyama_step(const Tensor& x, const Tensor& drift, const Tensor& c
     check_contiguous_cpu("sample_ids", sample_ids);
     check_size("sample_ids", sample_ids, 0, rows.systems);
     const PerRow seeds = per_row("seed", seed, rows.systems), number = per_row("step", step, 1);
-    Tensor to = torch::stable::empty_like(x);
+    Tensor to = new_tensor_like(x);
     const int64_t* ids = sample_ids.const_data_ptr<int64_t>();
     const auto at = static_cast<uint32_t>(number[0]);
     if (x.scalar_type() == ScalarType::Double)
@@ -113,7 +114,7 @@ Tensor gaussian_log_prob(const Tensor& to, const Tensor& start, const Tensor& dr
     check_like("start", start, to);
     const bool drifts = drift.size(0) > 0 || rows.systems == 0;
     if (drifts) check_like("drift", drift, to);
-    Tensor out = torch::stable::empty({rows.systems}, ScalarType::Double);
+    Tensor out = new_tensor({rows.systems}, ScalarType::Double);
     double* sums = out.mutable_data_ptr<double>();
     if (to.scalar_type() == ScalarType::Double)
         density(rows, to.const_data_ptr<double>(), start.const_data_ptr<double>(),

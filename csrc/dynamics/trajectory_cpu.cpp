@@ -2,6 +2,7 @@
 
 #include <tuple>
 
+#include "common/new_tensor.h"
 #include "dynamics/step_constants.h"
 #include "dynamics/verlet.h"
 
@@ -91,8 +92,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> simulate(
 
     Tensor x = torch::stable::clone(positions), v = torch::stable::clone(velocities);
     const int64_t count = recorded(steps, record_every, phase);
-    Tensor frames = torch::stable::empty({count, b.atoms, b.field.dim}, positions.scalar_type());
-    Tensor energies = torch::stable::empty({count, b.systems}, positions.scalar_type());
+    Tensor frames = new_tensor({count, b.atoms, b.field.dim}, positions.scalar_type());
+    Tensor energies = new_tensor({count, b.systems}, positions.scalar_type());
     Tensor sums = torch::stable::clone(log_probs);
     run_for({b, static_cast<IntegratorKind>(integrator), steps, record_every, phase, inverse_masses, coefficients,
              per_row("seed", seed, b.systems), sample_ids.const_data_ptr<int64_t>(), *step.const_data_ptr<int64_t>(), x,
@@ -108,7 +109,7 @@ Tensor path_log_prob(const Tensor& frames, const Tensor& system_ptr, const Tenso
     check_contiguous_cpu("frames", frames);
     GM_CHECK(frames.size(0) >= 1, "frames: got none; takes at least one");
     Tensor x = torch::stable::clone(torch::stable::select(frames, 0, 0));
-    Tensor v = torch::stable::empty_like(x);
+    Tensor v = new_tensor_like(x);
     torch::stable::fill_(v, 0.0);
     const Batch b = check_batch(x, system_ptr, {types, kinds, sizes, parameters, cell, inverse});
     GM_CHECK(b.largest <= largest, "largest: got ", largest, "; a system has ", b.largest, " atoms");
@@ -120,10 +121,10 @@ Tensor path_log_prob(const Tensor& frames, const Tensor& system_ptr, const Tenso
     check_contiguous_cpu("log_probs", log_probs);
     check_backward(backward, pin, x);
 
-    Tensor none = torch::stable::empty({0, b.atoms, b.field.dim}, x.scalar_type());
-    Tensor masses = torch::stable::empty({b.atoms}, x.scalar_type());
+    Tensor none = new_tensor({0, b.atoms, b.field.dim}, x.scalar_type());
+    Tensor masses = new_tensor({b.atoms}, x.scalar_type());
     torch::stable::fill_(masses, 1.0);
-    Tensor ids = torch::stable::empty({b.systems}, ScalarType::Long);
+    Tensor ids = new_tensor({b.systems}, ScalarType::Long);
     torch::stable::fill_(ids, 0.0);
     Tensor sums = torch::stable::clone(log_probs);
     run_for({b, IntegratorKind::euler_maruyama, steps, 0, 0, masses, coefficients, per_row("seed", ids, b.systems),

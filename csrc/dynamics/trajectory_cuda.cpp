@@ -3,6 +3,7 @@
 
 #include <tuple>
 
+#include "common/new_tensor.h"
 #include "dynamics/batch_cuda.h"
 #include "dynamics/trajectory_cuda.h"
 
@@ -17,7 +18,7 @@ const int64_t* per_row_here(const char* name, const Tensor& t, int64_t rows, int
     return t.const_data_ptr<int64_t>();
 }
 Tensor filled(const Tensor& like, std::initializer_list<int64_t> shape) {
-    Tensor t = torch::stable::new_empty(like, shape);
+    Tensor t = new_tensor_beside(like, shape);
     return torch::stable::fill_(t, std::numeric_limits<double>::quiet_NaN());
 }
 
@@ -35,9 +36,9 @@ Call call_of(const CudaBatch& b, const Tensor& system_ptr, int64_t integrator, c
     GM_CHECK(backward == 0 || integrator == 2, "backward: got ", backward, " with integrator ", integrator,
              "; takes 0, or integrator 2");
     static_assert(sizeof(StepConstants) == 6 * sizeof(double), "a row of `constants`");
-    const Tensor none = torch::stable::new_empty(coefficients, {0});
+    const Tensor none = new_tensor_beside(coefficients, {0});
     Call call = {{},
-                 torch::stable::new_empty(coefficients, {coefficients.size(0), coefficients.size(1), 6}),
+                 new_tensor_beside(coefficients, {coefficients.size(0), coefficients.size(1), 6}),
                  filled(log_probs, {2, log_probs.size(1)}),
                  none,
                  none,
@@ -60,9 +61,9 @@ Call call_of(const CudaBatch& b, const Tensor& system_ptr, int64_t integrator, c
     a.steps = steps;
     if (largest > kMostInBlock) {
         const int64_t real = b.fp64 ? 8 : 4, elements = b.atoms * b.dim;
-        call.room = torch::stable::new_empty(coefficients, {(wide_arrays(a.kind) * elements * real + 7) / 8});
-        call.squares = torch::stable::new_empty(coefficients, {log_probs.numel() > 0 ? 4 * elements : 0});
-        call.energies = torch::stable::new_empty(coefficients, {b.atoms});
+        call.room = new_tensor_beside(coefficients, {(wide_arrays(a.kind) * elements * real + 7) / 8});
+        call.squares = new_tensor_beside(coefficients, {log_probs.numel() > 0 ? 4 * elements : 0});
+        call.energies = new_tensor_beside(coefficients, {b.atoms});
         a.room = call.room.mutable_data_ptr();
         a.squares = call.squares.mutable_data_ptr<double>();
         a.atom_energies = call.energies.mutable_data_ptr<double>();

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "common/check.h"
+#include "common/new_tensor.h"
 #include "common/parallel.h"
 #include "dynamics/near.h"
 
@@ -94,7 +95,7 @@ struct Workers {
     void each(int64_t scratch_size, ScalarType dtype, const F& f) const {
         if (systems_ <= 0) return;
         scratch_size = (scratch_size + 63) / 64 * 64;
-        Tensor scratch = torch::stable::empty({teams_ * scratch_size}, dtype);
+        Tensor scratch = new_tensor({teams_ * scratch_size}, dtype);
         R* memory = scratch.mutable_data_ptr<R>();
         if (inside_) {
             SystemTeam team;

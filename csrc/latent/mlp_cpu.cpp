@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/new_tensor.h"
 #include "common/noise.h"
 #include "common/parallel.h"
 #include "latent/latent.h"
@@ -63,7 +64,7 @@ Tensor latent_mlp(const Tensor& seed, const Tensor& sample_ids, const std::vecto
     }
     const int64_t latent = layers.front().linear.inputs, outputs = layers.back().linear.outputs,
                   stride = lanes_up(widest);
-    Tensor out = torch::stable::empty({rows, outputs}, ScalarType::Float);
+    Tensor out = new_tensor({rows, outputs}, ScalarType::Float);
     float* to = out.mutable_data_ptr<float>();
     const int64_t* ids = sample_ids.const_data_ptr<int64_t>();
     const auto noise = GM_CALL_ISA(noise_row_fp32);

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "common/new_tensor.h"
 #include "neighbors/screen_count.h"
 #include "neighbors/tree_count.h"
 
@@ -78,7 +79,7 @@ Tensor count_within(const Tensor& queries, const Tensor& references, const Tenso
         const F* r = radii.const_data_ptr<F>();
         for (int64_t i = 0; i < radii.numel(); ++i)
             GM_CHECK(r[i] == r[i], "radii: got nan at position ", i, "; takes numbers");
-        Tensor counts = torch::stable::empty({p.batch, p.queries}, ScalarType::Long);
+        Tensor counts = new_tensor({p.batch, p.queries}, ScalarType::Long);
         const T* y = static_cast<const T*>(references.const_data_ptr());
         for (int64_t b = 0; b < p.batch; ++b)
             count_rows<F>(x + b * p.queries * p.dim, y + b * p.references * p.dim, r + b * radii.size(1), p,

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/new_tensor.h"
 #include "common/parallel.h"
 
 namespace gm {
@@ -104,8 +105,8 @@ std::tuple<Tensor, Tensor> edge_pull(const Tensor& queries, const Tensor& refere
     const int64_t* index = indices.const_data_ptr<int64_t>();
     for (int64_t e = 0; e < batch * n * k; ++e)
         GM_CHECK(index[e] >= 0 && index[e] < m, "indices: got ", index[e], " at position ", e, "; takes 0 to ", m - 1);
-    Tensor to_queries = torch::stable::empty({batch, n, dim}, dtype);
-    Tensor to_references = torch::stable::empty({batch, m, dim}, dtype);
+    Tensor to_queries = new_tensor({batch, n, dim}, dtype);
+    Tensor to_references = new_tensor({batch, m, dim}, dtype);
     const auto run = [&](auto zero) {
         using F = decltype(zero);
         for (int64_t b = 0; b < batch; ++b)

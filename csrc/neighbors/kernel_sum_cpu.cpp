@@ -1,3 +1,4 @@
+#include "common/new_tensor.h"
 #include "neighbors/kernel_sum.h"
 
 #include <torch/csrc/stable/library.h>
@@ -150,7 +151,7 @@ Tensor kernel_sum(const Tensor& queries, const Tensor& references, const Tensor&
                   int64_t degree, bool exclude_self) {
     const Arguments a = check_arguments(queries, references, rates, weights, log_weights, kernel, exponent, offset,
                                         degree, exclude_self);
-    Tensor sums = torch::stable::empty({a.p.batch, a.p.queries}, a.wide);
+    Tensor sums = new_tensor({a.p.batch, a.p.queries}, a.wide);
     const auto total = GM_CALL_ISA(kernel_total);
     with_checked_points(queries, references, a.p, [&](auto zero, const auto* x, const auto* y) {
         using F = decltype(zero);
@@ -230,10 +231,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> kernel_sum_backward(const Tensor& inc
         check_dtype(name, *t, a.wide);
     }
     const Points& p = a.p;
-    Tensor to_queries = torch::stable::empty({p.batch, of_queries ? p.queries : 0, p.dim}, a.wide);
-    Tensor to_references = torch::stable::empty({p.batch, of_references ? p.references : 0, p.dim}, a.wide);
-    Tensor to_weights = torch::stable::empty({p.batch, of_references ? p.references : 0}, a.wide);
-    Tensor to_rates = torch::stable::empty({p.batch, of_references ? p.references : 0}, a.wide);
+    Tensor to_queries = new_tensor({p.batch, of_queries ? p.queries : 0, p.dim}, a.wide);
+    Tensor to_references = new_tensor({p.batch, of_references ? p.references : 0, p.dim}, a.wide);
+    Tensor to_weights = new_tensor({p.batch, of_references ? p.references : 0}, a.wide);
+    Tensor to_rates = new_tensor({p.batch, of_references ? p.references : 0}, a.wide);
     with_checked_points(queries, references, p, [&](auto zero, const auto* x, const auto* y) {
         using F = decltype(zero);
         for (int64_t b = 0; b < p.batch; ++b) {
@@ -272,7 +273,7 @@ Tensor kernel_sum_resume(const Tensor& state, const Tensor& queries, const Tenso
     check_size("state", state, 1, a.p.queries);
     check_size("state", state, 2, kGroup + 1);
     GM_CHECK(first >= 0 && first % kGroup == 0, "first: got ", first, "; takes a multiple of 16");
-    Tensor next = torch::stable::empty({a.p.batch, a.p.queries, kGroup + 1}, ScalarType::Double);
+    Tensor next = new_tensor({a.p.batch, a.p.queries, kGroup + 1}, ScalarType::Double);
     with_checked_points(queries, references, a.p, [&](auto zero, const auto* x, const auto* y) {
         using F = decltype(zero);
         for (int64_t b = 0; b < a.p.batch; ++b) {
@@ -300,7 +301,7 @@ Tensor kernel_sum_total(const Tensor& state, bool log) {
     check_contiguous_cpu("state", state);
     check_dtype("state", state, ScalarType::Double);
     check_size("state", state, 2, kGroup + 1);
-    Tensor sums = torch::stable::empty({state.size(0), state.size(1)}, ScalarType::Double);
+    Tensor sums = new_tensor({state.size(0), state.size(1)}, ScalarType::Double);
     const auto total = GM_CALL_ISA(kernel_total);
     const double* from = state.const_data_ptr<double>();
     for (int64_t i = 0; i < sums.numel(); ++i, from += kGroup + 1)

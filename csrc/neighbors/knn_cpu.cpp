@@ -4,6 +4,7 @@
 #include <limits>
 #include <tuple>
 
+#include "common/new_tensor.h"
 #include "neighbors/screen.h"
 #include "neighbors/tree_build.h"
 
@@ -114,10 +115,9 @@ std::tuple<Tensor, Tensor, Tensor> search(const Tensor& queries, const Tensor& r
         using T = std::decay_t<decltype(*x)>;
         using F = std::conditional_t<std::is_same_v<T, double>, double, float>;
         check_points_finite(queries, references, p, x);
-        Tensor distances =
-            torch::stable::empty({p.batch, p.queries, k}, sizeof(F) == 8 ? ScalarType::Double : ScalarType::Float);
-        Tensor indices = torch::stable::empty({p.batch, p.queries, k}, ScalarType::Long);
-        Tensor courses = torch::stable::empty({p.batch, 4}, ScalarType::Long);
+        Tensor distances = new_tensor({p.batch, p.queries, k}, sizeof(F) == 8 ? ScalarType::Double : ScalarType::Float);
+        Tensor indices = new_tensor({p.batch, p.queries, k}, ScalarType::Long);
+        Tensor courses = new_tensor({p.batch, 4}, ScalarType::Long);
         int64_t* told = courses.mutable_data_ptr<int64_t>();
         const T* y = static_cast<const T*>(references.const_data_ptr());
         for (int64_t b = 0; b < p.batch; ++b, told += 4) {

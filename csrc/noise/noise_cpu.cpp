@@ -1,6 +1,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "common/check.h"
+#include "common/new_tensor.h"
 #include "common/parallel.h"
 #include "noise/noise.h"
 
@@ -27,7 +28,7 @@ Tensor noise(const Tensor& seed, const Tensor& sample_ids, const Tensor& step, i
     GM_CHECK(n >= 0 && n <= int64_t(1) << 32, "n: got ", n, "; takes 0 to 2^32");
     GM_CHECK(stream >= 0 && stream < int64_t(1) << 31, "stream: got ", stream, "; takes 0 to 2^31 - 1");
     GM_CHECK(kind >= 0 && kind <= 2, "kind: got ", kind, "; takes 0, 1 or 2");
-    Tensor out = torch::stable::empty({rows, n}, fp64 ? ScalarType::Double : ScalarType::Float);
+    Tensor out = new_tensor({rows, n}, fp64 ? ScalarType::Double : ScalarType::Float);
     const int64_t* ids = sample_ids.const_data_ptr<int64_t>();
     const auto k = static_cast<NoiseKind>(kind);
     const auto s = static_cast<uint32_t>(stream);
