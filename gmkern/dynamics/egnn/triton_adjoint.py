@@ -17,6 +17,7 @@ from gmkern.dynamics.egnn.triton_layout import (
     BLOCK,
     WARPS,
     edges,
+    opened,
     over_others,
     product,
     shrink_of,
@@ -73,11 +74,7 @@ def adjoint_kernel(
     feature = tl.arange(0, C)
     a = tl.arange(0, D)
     for each in range(tl.program_id(0), tl.cdiv(atoms, I), tl.num_programs(0)):
-        tile = tl.cast(each, tl.int64)
-        row = tile * I + tl.arange(0, I)
-        real = row < atoms
-        begin_of = tl.load(owners + atoms + row, mask=real, other=0)
-        most = tl.max(tl.load(owners + 2 * atoms + row, mask=real, other=0) - begin_of, 0)
+        tile, row, real, most = opened(owners, each, atoms, I)
         pulled = tl.zeros([I, D], dtype)
         for start in range(0, most, J):
             own, other, kept, r, square, within = edges(

@@ -25,6 +25,7 @@ from gmkern.dynamics.egnn.triton_layout import (
     Tiles,
     edges,
     linear_kernel,
+    opened,
     over_others,
     prepare,
     product,
@@ -58,11 +59,7 @@ def messages_kernel(
     feature = tl.arange(0, C)
     a = tl.arange(0, D)
     for each in range(tl.program_id(0), tl.cdiv(atoms, I), tl.num_programs(0)):
-        tile = tl.cast(each, tl.int64)
-        row = tile * I + tl.arange(0, I)
-        real = row < atoms
-        first = tl.load(owners + atoms + row, mask=real, other=0)
-        most = tl.max(tl.load(owners + 2 * atoms + row, mask=real, other=0) - first, 0)
+        tile, row, real, most = opened(owners, each, atoms, I)
         walked = tl.zeros([I, D], positions.dtype.element_ty)
         for start in range(0, most, J):
             own, other, kept, r, square, within = edges(
@@ -140,11 +137,7 @@ def narrow_messages_kernel(
     if MOVES:
         move, move_rest = in_two(tl.load(weights + P * P + place))
     for each in range(tl.program_id(0), tl.cdiv(atoms, I), tl.num_programs(0)):
-        tile = tl.cast(each, tl.int64)
-        row = tile * I + tl.arange(0, I)
-        real = row < atoms
-        first = tl.load(owners + atoms + row, mask=real, other=0)
-        most = tl.max(tl.load(owners + 2 * atoms + row, mask=real, other=0) - first, 0)
+        tile, row, real, most = opened(owners, each, atoms, I)
         heard = tl.zeros([I, P], dtype)
         walked = tl.zeros([I, D], dtype)
         for start in range(0, most, J):

@@ -193,6 +193,17 @@ def product(
 
 
 @triton.jit
+def opened(owners, each, atoms, I: tl.constexpr):
+    """Tile ``each`` in 64 bits, its atoms [I], which of them there are, and the most neighbours that one may have."""
+    tile = tl.cast(each, tl.int64)
+    row = tile * I + tl.arange(0, I)
+    real = row < atoms
+    first = tl.load(owners + atoms + row, mask=real, other=0)
+    most = tl.max(tl.load(owners + 2 * atoms + row, mask=real, other=0) - first, 0)
+    return tile, row, real, most
+
+
+@triton.jit
 def edges(
     positions, cell, inverse, owners, tile, start, atoms, box_stride,
     LIMIT: tl.constexpr, BOXED: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr, I: tl.constexpr, J: tl.constexpr,
