@@ -25,8 +25,8 @@ _INT64 = "ints from -2^63 to 2^63 - 1"
 def describe(value: Any) -> str:
     """What an argument is, in a few words."""
     if isinstance(value, (Tensor, np.ndarray)):
-        kind = "tensor" if isinstance(value, Tensor) else "array"
-        return f"a {kind} of shape {list(value.shape)} and dtype {str(value.dtype).removeprefix('torch.')}"
+        kind = "a tensor" if isinstance(value, Tensor) else "an array"
+        return f"{kind} of shape {list(value.shape)} and dtype {str(value.dtype).removeprefix('torch.')}"
     return f"{value!r} ({type(value).__name__})"
 
 
@@ -56,6 +56,8 @@ def tensor(
             value = torch.from_numpy(value)
     if not isinstance(value, Tensor):
         raise bad(name, value, "a tensor or a NumPy array", error=TypeError)
+    if value.is_nested:
+        raise bad(name, "a nested tensor", "a dense real tensor", error=TypeError)
     if value.layout != torch.strided or value.is_quantized or value.is_complex():
         raise bad(
             name, f"a tensor of layout {value.layout} and dtype {value.dtype}", "a dense real tensor", error=TypeError
@@ -201,6 +203,13 @@ def int64s(name: str, value: np.ndarray | Sequence[Any]) -> np.ndarray:
             if not -_MOST_INT - 1 <= item <= _MOST_INT:
                 raise bad(name, f"{item} in it", _INT64)
     return array.astype(np.int64)
+
+
+def held(name: str, module: torch.nn.Module) -> None:
+    """Refuses a module with parameters on meta, which hold no numbers."""
+    for which, parameter in module.named_parameters():
+        if parameter.is_meta:
+            raise bad(name, f"a module whose {which} is on meta, which holds no numbers", "one with all of its weights")
 
 
 def no_tangents(op: str, *tensors: Tensor) -> None:

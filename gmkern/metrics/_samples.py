@@ -24,7 +24,7 @@ def samples(name: str, value: Any, *, like: tuple[str, Tensor] | None = None, le
     )
     width = "D" if like is None else str(like[1].shape[1])
     if x.shape[0] < least or x.shape[1] < 1 or (like is not None and x.shape[1] != like[1].shape[1]):
-        what = f"shape [N, {width}] with N >= {least}" + ("" if like is None else f", as {like[0]}")
+        what = f"shape [N, {width}] with N >= {least}" + (" and D >= 1" if like is None else f", as {like[0]}")
         raise _validate.bad(name, x, what)
     for row in range(0, x.shape[0], _ROWS):
         part = x[row : row + _ROWS].detach()

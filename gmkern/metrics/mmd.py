@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,7 @@ def mmd(
     y: ArrayLike,
     *,
     kernel: str = "rbf",
-    bandwidth: str | float | Sequence[float] = "median",
+    bandwidth: str | float | Sequence[float] | ArrayLike = "median",
     estimator: str = "unbiased",
     block_size: int | None = None,
     degree: int = 3,
@@ -50,9 +51,9 @@ def mmd(
     kernel : "rbf" exp(-d^2 / 2h^2), "laplace" exp(-d / h), "rational_quadratic" 1 / (1 + d^2 / 2h^2),
         "inverse_multiquadric" (1 + d^2 / h^2)^(-1/2), "energy" -d (whose MMD is the energy distance) or
         "polynomial" (gamma <x, y> + coef0)^degree.
-    bandwidth : h of the first four: a number; several, whose kernels' mean is taken; or "median", the median distance
-        between up to 500 samples of each set, evenly spaced in their order (of a constant: no gradient flows through
-        it).
+    bandwidth : h of the first four: a number; several (a sequence, an array or a tensor), whose kernels' mean is
+        taken; or "median", the median distance between up to 500 samples of each set, evenly spaced in their order (of
+        a constant: no gradient flows through it).
     estimator : "unbiased" leaves the pairs of a sample with itself out, and may be negative; "biased" keeps them, and
         is the square of a distance; "block" is the mean of unbiased ones over disjoint blocks of ``block_size``
         successive rows of each set, in time linear in N. What does not fill a block in both sets is left out: shuffle
@@ -185,14 +186,19 @@ def _discrepancy(x: Tensor, y: Tensor, unbiased: bool, **options: object) -> Ten
     return (mean(x) + mean(y) - 2 * across).mean()
 
 
-def _bandwidths(value: str | float | Sequence[float], x: Tensor, y: Tensor) -> list[float]:
+def _bandwidths(value: str | float | Sequence[float] | ArrayLike, x: Tensor, y: Tensor) -> list[float]:
     if isinstance(value, str):
         _validate.one_of("bandwidth", value, ("median",))
         found = float(torch.pdist(torch.cat([_spread(x), _spread(y)])).median())
         if not (found > 0 and math.isfinite(found)):
             raise _validate.bad("bandwidth", f'"median", which is {found} here', "a number for such samples")
         return [found]
-    several = value if isinstance(value, (list, tuple)) else [value]
+    if isinstance(value, (Tensor, np.ndarray)):
+        numbers = _validate.tensor("bandwidth", value, ndim=(0, 1))
+        if numbers.requires_grad:
+            raise _validate.bad("bandwidth", "a tensor that requires a gradient", "one without: it has none here")
+        value = numbers.tolist()
+    several = value if _validate.is_listed(value) else [value]
     if not several:
         raise _validate.bad("bandwidth", "no number", '"median", a number, or several')
     return [_validate.number("bandwidth", one, above=0) for one in several]

@@ -76,9 +76,7 @@ def test_numbers_that_a_query_does_not_see(backend):
 def test_a_large_exponent(dtype, backend):
     """(1 + x / alpha)^-alpha is exp(-x) when alpha is large: x here is the squared distance over twice h squared."""
     x, y = torch.randn(5, 3, dtype=dtype), torch.randn(9, 3, dtype=dtype)
-    got = neighbors.log_kernel_sum(
-        x, y, kernel="rational_quadratic", bandwidth=1.5, alpha=1e12, backend=None if backend == "cpu" else backend
-    )
+    got = neighbors.log_kernel_sum(x, y, kernel="rational_quadratic", bandwidth=1.5, alpha=1e12, backend=backend)
     bound = 8 * torch.finfo(dtype).eps * 20 + 1e-9  # of exponents up to 20, and of the limit: x^2 / alpha
     torch.testing.assert_close(got, neighbors.log_kernel_sum(x, y, bandwidth=1.5), rtol=0, atol=bound)
 
@@ -206,3 +204,46 @@ def test_an_order_of_numpys():
 def test_a_cell_of_no_rows():
     with pytest.raises(ValueError, match="^cell: "):
         dynamics.neighbor_list(torch.zeros(1, 2), 0.5, cell=torch.zeros(0, 2), pbc=True)
+
+
+def test_what_holds_no_numbers():
+    """A model on meta and a nested tensor are named, not left to an error of PyTorch's."""
+    config = decode.TransformerConfig(17, n_layers=1, n_heads=2, d_model=8, max_seq_len=32, bos_id=0)
+    model = decode.Transformer(config).to("meta")
+    with pytest.raises(ValueError, match="^model: got .*embedding.weight is on meta"):
+        decode.generate(model, n=2, max_new_tokens=3, seed=1)
+    with pytest.raises(ValueError, match="^model: got .* on meta"):
+        decode.score(model, torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3, 2]))
+    with pytest.raises(ValueError, match="^decoder: got .*0.weight is on meta"):
+        latent.sample(nn.Sequential(nn.Linear(4, 4)).to("meta"), 5, seed=1)
+    for layout in (torch.strided, torch.jagged):
+        nested = torch.nested.nested_tensor([torch.zeros(3, 2), torch.zeros(2, 2)], layout=layout)
+        with pytest.raises(TypeError, match="^queries: got .*a dense real tensor"):
+            neighbors.knn(nested, k=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_more_than_memory_holds(dtype):
+    """PyTorch's stable interface says of a failed allocation only where it was noticed."""
+    with pytest.raises(RuntimeError, match="^out of memory: gmkern asked for a tensor of shape .*1099511627776"):
+        dynamics.neighbor_list(torch.zeros(3, 2, dtype=dtype), 1.0, capacity=2**40)
+
+
+def test_several_bandwidths_of_any_kind():
+    x, y = torch.randn(9, 2), torch.randn(7, 2)
+    want = metrics.mmd(x, y, bandwidth=[1.0, 2.0])
+    for several in ((1.0, 2.0), np.array([1.0, 2.0]), torch.tensor([1.0, 2.0]), range(1, 3)):
+        assert torch.equal(metrics.mmd(x, y, bandwidth=several), want)
+    assert torch.equal(metrics.mmd(x, y, bandwidth=torch.tensor(2.0)), metrics.mmd(x, y, bandwidth=2.0))
+    for wrong in (torch.tensor([1.0, -2.0]), torch.ones(1, 2), torch.ones(2, requires_grad=True), []):
+        with pytest.raises(ValueError, match="^bandwidth: got .*takes "):
+            metrics.mmd(x, y, bandwidth=wrong)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_scales_of_any_sign(backend):
+    q, cache, held = torch.randn(2, 4, 8), torch.randint(-9, 9, (2, 20, 2, 8), dtype=torch.int8), torch.tensor([20, 3])
+    k_scale, v_scale = torch.tensor([0.1, -0.2]), torch.tensor([-0.3, 0.0])
+    got = decode.attention(q, cache, cache, held, k_scale=k_scale, v_scale=v_scale, backend=backend)
+    want = decode.attention(q, cache * k_scale[:, None], cache * v_scale[:, None], held, backend="reference")
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)

@@ -61,7 +61,7 @@ def attention(
     alibi : [Hq]: slope * (position of the key - position of the query) is added to scores (Press et al., 2022).
     softcap : scores become softcap * tanh(score / softcap), before ``alibi``; None: as they are.
     scale : of scores; 1 / sqrt(D) unless given.
-    k_scale, v_scale : for int8 and float8 caches: positive float32, by which numbers are multiplied; [Hkv], one a head,
+    k_scale, v_scale : for int8 and float8 caches: float32, by which numbers are multiplied; [Hkv], one a head,
         or [B, T, Hkv] ([pages, page_size, Hkv] with pages), one a head and position.
     backend : None, "cpu" (C++), "triton" (CUDA), or "reference" (plain PyTorch, any device; float64).
 

@@ -73,6 +73,7 @@ def sample(
     """
     if not isinstance(decoder, nn.Module):
         raise _validate.bad("decoder", decoder, "a torch.nn.Module", error=TypeError)
+    _validate.held("decoder", decoder)
     rows = _validate.integer("n", n, low=0)
     batch = _validate.integer("batch_size", batch_size, low=1)
     parameter = next(decoder.parameters(), torch.empty(0))
