@@ -103,7 +103,7 @@ _WRONG = [
 ]  # fmt: skip
 _SPOILED = (
     "wider", "narrower", "integers", "bools", "complex", "meta", "one more", "one fewer", "one axis more", "flat",
-    "empty", "nan", "inf", "last nan", "negative", "sparse", "objects", "texts", "a number of it", "gradient", "list",
+    "empty", "nan", "inf", "last nan", "negative", "sparse", "objects", "texts", "a number of it", "gradient", "list", "nested",
 )  # fmt: skip
 
 
@@ -152,6 +152,7 @@ def spoiled(draw: Draw, value: Any) -> Any:
             "texts": lambda: np.full(tuple(value.shape), "x"),
             "a number of it": lambda: _moderate(value.flatten()[0].item()) if value.numel() else 0,
             "list": lambda: value.tolist(),
+            "nested": lambda: torch.nested.nested_tensor([value.float().reshape(-1, 1)] * 2, layout=torch.jagged),
         }[how]
         return other()
 

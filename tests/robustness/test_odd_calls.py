@@ -206,6 +206,7 @@ def test_a_cell_of_no_rows():
         dynamics.neighbor_list(torch.zeros(1, 2), 0.5, cell=torch.zeros(0, 2), pbc=True)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_what_holds_no_numbers():
     """A model on meta and a nested tensor are named, not left to an error of PyTorch's."""
     config = decode.TransformerConfig(17, n_layers=1, n_heads=2, d_model=8, max_seq_len=32, bos_id=0)
