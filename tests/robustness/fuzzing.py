@@ -103,7 +103,8 @@ _WRONG = [
 ]  # fmt: skip
 _SPOILED = (
     "wider", "narrower", "integers", "bools", "complex", "meta", "one more", "one fewer", "one axis more", "flat",
-    "empty", "nan", "inf", "last nan", "negative", "sparse", "objects", "texts", "a number of it", "gradient", "list", "nested",
+    "empty", "nan", "inf", "last nan", "negative", "sparse", "objects", "texts", "a number of it", "gradient", "list",
+    "nested",
 )  # fmt: skip
 
 
