@@ -16,29 +16,30 @@ enum class CacheType : int64_t { fp32 = 0, bf16 = 1, fp16 = 2, int8 = 3 };
 constexpr int64_t kSplit = 256;     // positions
 constexpr int64_t kHeadMost = 256;  // dimensions
 
-// Where the numbers of one key head lie: position t is at row t % page_size of page pages[t / page_size].
+// Where the numbers of key heads lie: position t is at row t % page_size of page pages[t / page_size].
 struct CacheSide {
-    const char* data;               // the head's first number in page 0
-    const float* scale;             // the same for scales, or null
-    int64_t page, row;              // strides, in bytes
-    int64_t scale_page, scale_row;  // strides, in floats
+    const char* data;                           // the first head's first number in page 0
+    const float* scale;                         // the same for scales, or null
+    int64_t page, row, head;                    // strides, in bytes
+    int64_t scale_page, scale_row, scale_head;  // strides, in floats
+    int64_t bytes;                              // of a head's numbers at a position
 };
 
-// The queries of one row that share a key head.
+// The queries of one row at one position that some key heads serve, each `group` of them.
 struct AttentionArgs {
-    const float* q;       // [group, head_dim]
-    const float* slopes;  // [group]: added slope (t - position); or null
+    const float* q;       // [heads group, head_dim up to a multiple of sixteen]: zeros behind
+    const float* slopes;  // [heads group]: added slope (t - position); or null
     CacheSide keys, values;
     const int32_t* pages;  // of the row
     int64_t page_size;
     CacheType type;
-    int64_t group, head_dim;
+    int64_t heads, group, head_dim;
     int64_t first, position;  // the positions that are seen: first to position, both included
     float scale, softcap;     // scores are q k scale, then softcap tanh(score / softcap) where softcap > 0
 };
 
-// What a split (or a fold of several) says of a group: for each query the largest score, the sum of exp(score - it),
-// and that sum weighted by the values, [group][lanes_up(head_dim)].
+// What a split (or a fold of several) says of queries: for each the largest score, the sum of exp(score - it), and that
+// sum weighted by the values, [heads group][head_dim up to a multiple of sixteen].
 struct AttentionSums {
     float *most, *total, *values;
 };

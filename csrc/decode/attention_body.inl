@@ -1,4 +1,7 @@
-// One split of a cache against a group of queries: scores position by position, then the weighted sum of values.
+// One split of a cache against the queries of some heads: scores position by position, then the weighted sums of
+// values.
+#include <type_traits>
+
 #include "common/vector_math.h"
 #include "decode/attention.h"
 
@@ -13,7 +16,7 @@ constexpr int kColumns = 4;  // parts of sixteen columns whose sums are in regis
 #else
 constexpr int kColumns = 2;
 #endif
-constexpr int kAhead = 12;  // rows between what is fetched and what is used
+constexpr int64_t kBlockBytes = 8192;  // of keys or values, read before the next are
 
 GM_HD int64_t wide_of(int64_t d) { return (d + kWide - 1) / kWide * kWide; }
 
@@ -89,131 +92,180 @@ GM_HD f32x16 part(const char* row, int64_t c, int64_t d) {
     return Numbers<T>::load(rest);
 }
 
-// f(t, row of keys or values, its scale) for the positions [begin, end); `bytes` of a row are read.
+// Successive positions of one page, `scale` null where there are none.
+struct Run {
+    int64_t first, count;
+    const char* row;  // of the first position and the first head
+    const float* scale;
+};
+
+// f(run) for the positions [begin, end), in blocks of some kBlockBytes, heads included: all heads of a block come
+// before the next block, so that memory is read in its order where heads lie side by side.
 template <class F>
-GM_HD void each_position(const AttentionArgs& a, const CacheSide& side, int64_t begin, int64_t end, int64_t bytes,
-                         const F& f) {
+GM_HD void each_run(const AttentionArgs& a, const CacheSide& side, int64_t begin, int64_t end, const F& f) {
+    const int64_t fit = kBlockBytes / (a.heads * side.bytes), most = fit > 1 ? fit : 1;
     for (int64_t t = begin; t < end;) {
-        const int64_t page = a.pages[t / a.page_size], row = t % a.page_size;
-        const int64_t stop = end - t < a.page_size - row ? end : t + a.page_size - row;
-        const char* at = side.data + page * side.page + row * side.row;
-        const float* scale = side.scale ? side.scale + page * side.scale_page + row * side.scale_row : nullptr;
-        for (; t < stop; ++t, at += side.row) {
-            // Rows of a head may lie a page of memory apart, where the processor fetches nothing ahead by itself.
-            for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(at + kAhead * side.row + line);
-            f(t, at, scale ? *scale : 1.0f);
-            if (scale) scale += side.scale_row;
-        }
+        const int64_t page = a.pages[t / a.page_size], row = t % a.page_size, left = a.page_size - row;
+        int64_t count = end - t < most ? end - t : most;
+        if (count > left) count = left;
+        f(Run{t, count, side.data + page * side.page + row * side.row,
+              side.scale ? side.scale + page * side.scale_page + row * side.scale_row : nullptr});
+        t += count;
     }
 }
 
-// Scores of G queries, [G][kSplit] from `to`, at positions [begin, end) of the split that begins at `origin`.
-template <CacheType T, int G>
-void scores_of(const AttentionArgs& a, const float* q, int64_t begin, int64_t end, int64_t origin, float* to) {
-    const int64_t d = a.head_dim, parts = wide_of(d) / kWide;
-    each_position(a, a.keys, begin, end, d * static_cast<int64_t>(sizeof(typename Numbers<T>::Stored)),
-                  [&](int64_t t, const char* row, float scale) {
-                      f32x16 sum[G];
-                      for (int g = 0; g < G; ++g) sum[g] = f32x16(0.0f);
-                      for (int64_t c = 0; c < parts; ++c) {
-                          const f32x16 key = part<T>(row, c, d);
-                          for (int g = 0; g < G; ++g)
-                              sum[g] = fma(f32x16::load(q + g * parts * kWide + c * kWide), key, sum[g]);
-                      }
-                      for (int g = 0; g < G; ++g) to[g * kSplit + (t - origin)] = sum_lanes(sum[g]) * scale;
-                  });
+// f(i, row, its scale) for the rows of a run, of head h; as many rows ahead are fetched: the block that is next.
+template <class F>
+GM_HD void each_row(const CacheSide& side, const Run& run, int64_t h, bool fetch, const F& f) {
+    const char* row = run.row + h * side.head;
+    const float* scale = run.scale ? run.scale + h * side.scale_head : nullptr;
+    for (int64_t i = 0; i < run.count; ++i, row += side.row) {
+        if (fetch)
+            for (int64_t line = 0; line < side.bytes; line += 64) __builtin_prefetch(row + run.count * side.row + line);
+        f(i, row, scale ? *scale : 1.0f);
+        if (scale) scale += side.scale_row;
+    }
 }
 
-// Weighted sums of G queries over the values' columns [16 c, 16 c + 16 C).
+// The sums of each pack's lanes, in the order of sum_lanes.
+template <int G>
+GM_HD void sums_of_lanes(const f32x16 (&a)[G], float* to) {
+#if defined(__AVX512F__)
+    if constexpr (G == 4) {
+        const auto halves = [](const f32x16& x, const f32x16& y) {
+            const auto one = (__m512)x.p[0], other = (__m512)y.p[0];
+            return _mm512_add_ps(_mm512_shuffle_f32x4(one, other, 0x44), _mm512_shuffle_f32x4(one, other, 0xEE));
+        };
+        const __m512 low = halves(a[0], a[1]), high = halves(a[2], a[3]);
+        const __m512 quarters =
+            _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xDD));
+        const __m512 pairs = _mm512_add_ps(quarters, _mm512_permute_ps(quarters, 0x4E));
+        const __m512 sums = _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0xB1));
+        _mm_storeu_ps(to, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, sums)));
+        return;
+    }
+#endif
+    for (int g = 0; g < G; ++g) to[g] = sum_lanes(a[g]);
+}
+
+// Scores of G queries q [G][wide] of head h, to [G][kSplit], at the positions of a run.
+template <CacheType T, int G>
+void scores_of(const AttentionArgs& a, const Run& run, int64_t h, bool fetch, const float* q, float* to) {
+    const int64_t d = a.head_dim, parts = wide_of(d) / kWide;
+    each_row(a.keys, run, h, fetch, [&](int64_t i, const char* row, float scale) {
+        f32x16 sum[G];
+        for (int g = 0; g < G; ++g) sum[g] = f32x16(0.0f);
+        for (int64_t c = 0; c < parts; ++c) {
+            const f32x16 key = part<T>(row, c, d);
+            for (int g = 0; g < G; ++g) sum[g] = fma(f32x16::load(q + (g * parts + c) * kWide), key, sum[g]);
+        }
+        float products[G];
+        sums_of_lanes(sum, products);
+        for (int g = 0; g < G; ++g) to[g * kSplit + i] = products[g] * scale;
+    });
+}
+
+// Adds the values of a run, by weights [G][kSplit], to sums [G][wide] at columns [16 c, 16 c + 16 C).
 template <CacheType T, int G, int C>
-void weighted(const AttentionArgs& a, const float* weight, int64_t begin, int64_t end, int64_t origin, int64_t c,
+void weighted(const AttentionArgs& a, const Run& run, int64_t h, bool fetch, int64_t c, const float* weight,
               float* to) {
     const int64_t wide = wide_of(a.head_dim);
     f32x16 sum[G][C];
     for (int g = 0; g < G; ++g)
-        for (int i = 0; i < C; ++i) sum[g][i] = f32x16(0.0f);
-    // All of a row is fetched with its first columns, and is near for the rest.
-    const int64_t bytes = c == 0 ? a.head_dim * static_cast<int64_t>(sizeof(typename Numbers<T>::Stored)) : 0;
-    each_position(a, a.values, begin, end, bytes, [&](int64_t t, const char* row, float scale) {
+        for (int i = 0; i < C; ++i) sum[g][i] = f32x16::load(to + g * wide + (c + i) * kWide);
+    each_row(a.values, run, h, fetch, [&](int64_t i, const char* row, float scale) {
         f32x16 value[C];
-        for (int i = 0; i < C; ++i) value[i] = part<T>(row, c + i, a.head_dim);
+        for (int j = 0; j < C; ++j) value[j] = part<T>(row, c + j, a.head_dim);
         for (int g = 0; g < G; ++g) {
-            const f32x16 w(weight[g * kSplit + (t - origin)] * scale);
-            for (int i = 0; i < C; ++i) sum[g][i] = fma(w, value[i], sum[g][i]);
+            const f32x16 w(weight[g * kSplit + i] * scale);
+            for (int j = 0; j < C; ++j) sum[g][j] = fma(w, value[j], sum[g][j]);
         }
     });
     for (int g = 0; g < G; ++g)
         for (int i = 0; i < C; ++i) sum[g][i].store(to + g * wide + (c + i) * kWide);
 }
 
-// G queries from query `from` of the group on.
+// f(h, query, G) for all queries, those of a head some together.
+template <class F>
+GM_HD void each_queries(const AttentionArgs& a, const F& f) {
+    for (int64_t h = 0; h < a.heads; ++h) {
+        int64_t g = 0;
+        for (; g + kTogether <= a.group; g += kTogether)
+            f(h, h * a.group + g, std::integral_constant<int, kTogether>());
+        for (; g < a.group; ++g) f(h, h * a.group + g, std::integral_constant<int, 1>());
+    }
+}
+
 // What exponents are taken from: the largest score, or 0 where that is -infinity, whose differences are no numbers.
 float base_of(float most) { return most == -__builtin_inff() ? 0.0f : most; }
 
-template <CacheType T, int G>
-void queries(const AttentionArgs& a, int64_t from, int64_t begin, int64_t end, int64_t origin, float* scores,
-             const AttentionSums& to) {
-    const int64_t wide = wide_of(a.head_dim), parts = wide / kWide;
-    alignas(64) float q[G * kHeadMost];
-    for (int g = 0; g < G; ++g)
-        for (int64_t i = 0; i < wide; ++i) q[g * wide + i] = i < a.head_dim ? a.q[(from + g) * a.head_dim + i] : 0.0f;
-    const f32x16 never(-__builtin_inff());
+// Of query q's products with keys, [kSplit] from the split's `origin`, those at [begin, end): exp(score - the largest).
+void weights_of(const AttentionArgs& a, int64_t q, int64_t begin, int64_t end, int64_t origin, float* row,
+                const AttentionSums& to) {
+    const f32x16 never(-__builtin_inff()), scale(a.scale), cap(a.softcap), lane = convert<float>(iota<int32_t>());
     // Whole blocks of sixteen, from the split's beginning; places there that are not seen weigh nothing.
     const f32x16 first(static_cast<float>(begin - origin)), past(static_cast<float>(end - origin));
     const int64_t first_block = (begin - origin) / kWide, blocks = (end - origin + kWide - 1) / kWide;
-    for (int g = 0; g < G; ++g) {
-        never.store(scores + g * kSplit + first_block * kWide);
-        never.store(scores + g * kSplit + (blocks - 1) * kWide);
-    }
-    scores_of<T, G>(a, q, begin, end, origin, scores);
-    const f32x16 scale(a.scale), cap(a.softcap), lane = convert<float>(iota<int32_t>());
-    for (int g = 0; g < G; ++g) {
-        float* row = scores + g * kSplit;
-        f32x16 most = never;
-        for (int64_t b = first_block; b < blocks; ++b) {
-            f32x16 s = f32x16::load(row + b * kWide) * scale;
-            if (a.softcap > 0.0f) s = cap * fast_tanh(s / cap);
-            if (a.slopes) {
-                const f32x16 back(static_cast<float>(origin + b * kWide - a.position));
-                s = s + f32x16(a.slopes[from + g]) * (back + lane);
-            }
-            if (b == first_block || b + 1 == blocks) {
-                const f32x16 place = lane + f32x16(static_cast<float>(b * kWide));
-                s = select(place < first, never, select(place < past, s, never));
-            }
-            s.store(row + b * kWide);
-            most = max(s, most);
+    f32x16 most = never;
+    for (int64_t b = first_block; b < blocks; ++b) {
+        f32x16 s = f32x16::load(row + b * kWide) * scale;
+        if (a.softcap > 0.0f) s = cap * fast_tanh(s / cap);
+        if (a.slopes) {
+            const f32x16 back(static_cast<float>(origin + b * kWide - a.position));
+            s = s + f32x16(a.slopes[q]) * (back + lane);
         }
-        const float top = max_lanes(most);
-        const f32x16 base(base_of(top));
-        f32x16 total(0.0f);
-        for (int64_t b = first_block; b < blocks; ++b) {
-            const f32x16 e = fast_exp(f32x16::load(row + b * kWide) - base);
-            e.store(row + b * kWide);
-            total = total + e;
+        if (b == first_block || b + 1 == blocks) {
+            const f32x16 place = lane + f32x16(static_cast<float>(b * kWide));
+            s = select(place < first, never, select(place < past, s, never));
         }
-        to.most[from + g] = top;
-        to.total[from + g] = sum_lanes(total);
+        s.store(row + b * kWide);
+        most = max(s, most);
     }
-    int64_t c = 0;
-    for (; c + kColumns <= parts; c += kColumns)
-        weighted<T, G, kColumns>(a, scores, begin, end, origin, c, to.values + from * wide);
-    for (; c < parts; ++c) weighted<T, G, 1>(a, scores, begin, end, origin, c, to.values + from * wide);
+    const float top = max_lanes(most);
+    const f32x16 base(base_of(top));
+    f32x16 total(0.0f);
+    for (int64_t b = first_block; b < blocks; ++b) {
+        const f32x16 e = fast_exp(f32x16::load(row + b * kWide) - base);
+        e.store(row + b * kWide);
+        total = total + e;
+    }
+    to.most[q] = top;
+    to.total[q] = sum_lanes(total);
 }
 
 template <CacheType T>
 void split_of(const AttentionArgs& a, int64_t split, float* scores, const AttentionSums& to) {
-    const int64_t origin = split * kSplit, past = origin + kSplit;
+    const int64_t origin = split * kSplit, past = origin + kSplit, wide = wide_of(a.head_dim), parts = wide / kWide;
     const int64_t begin = a.first > origin ? a.first : origin;
     const int64_t end = a.position + 1 < past ? a.position + 1 : past;
-    int64_t g = 0;
-    for (; g + kTogether <= a.group; g += kTogether) queries<T, kTogether>(a, g, begin, end, origin, scores, to);
-    for (; g < a.group; ++g) queries<T, 1>(a, g, begin, end, origin, scores, to);
+    const int64_t queries = a.heads * a.group, last = (end - origin - 1) / kWide * kWide;
+    for (int64_t q = 0; q < queries; ++q) {  // of blocks that are seen in part, the rest is written, too
+        f32x16(0.0f).store(scores + q * kSplit + (begin - origin) / kWide * kWide);
+        f32x16(0.0f).store(scores + q * kSplit + last);
+    }
+    each_run(a, a.keys, begin, end, [&](const Run& run) {
+        each_queries(a, [&](int64_t h, int64_t q, auto many) {
+            scores_of<T, many>(a, run, h, q == h * a.group, a.q + q * wide, scores + q * kSplit + (run.first - origin));
+        });
+    });
+    for (int64_t q = 0; q < queries; ++q) weights_of(a, q, begin, end, origin, scores + q * kSplit, to);
+    for (int64_t i = 0; i < queries * wide; i += kWide) f32x16(0.0f).store(to.values + i);
+    each_run(a, a.values, begin, end, [&](const Run& run) {
+        each_queries(a, [&](int64_t h, int64_t q, auto many) {
+            const bool first = q == h * a.group;
+            const float* weight = scores + q * kSplit + (run.first - origin);
+            float* sums = to.values + q * wide;
+            int64_t c = 0;
+            for (; c + kColumns <= parts; c += kColumns)
+                weighted<T, many, kColumns>(a, run, h, first && c == 0, c, weight, sums);
+            for (; c < parts; ++c) weighted<T, many, 1>(a, run, h, first && c == 0, c, weight, sums);
+        });
+    });
 }
 
 }  // namespace
 
-// `split` holds at least one position that is seen. scores: room for 4 kSplit floats.
+// `split` holds at least one position that is seen. scores: room for kSplit floats a query.
 void attend_split(const AttentionArgs& a, int64_t split, float* scores, const AttentionSums& to) {
     switch (a.type) {
         case CacheType::fp32:
@@ -230,7 +282,7 @@ void attend_split(const AttentionArgs& a, int64_t split, float* scores, const At
 // The sums of two runs of positions, the later one's added to the earlier one's.
 void fold_splits(const AttentionArgs& a, const AttentionSums& more, const AttentionSums& to) {
     const int64_t wide = wide_of(a.head_dim);
-    for (int64_t g = 0; g < a.group; ++g) {
+    for (int64_t g = 0; g < a.heads * a.group; ++g) {
         const float top = more.most[g] > to.most[g] ? more.most[g] : to.most[g];
         alignas(64) float factors[kWide];
         alignas(64) float exponents[kWide] = {to.most[g] - base_of(top), more.most[g] - base_of(top)};
@@ -245,10 +297,10 @@ void fold_splits(const AttentionArgs& a, const AttentionSums& more, const Attent
     }
 }
 
-// out [group, head_dim].
+// out [heads group, head_dim].
 void finish_attention(const AttentionArgs& a, const AttentionSums& sums, float* out) {
     const int64_t wide = wide_of(a.head_dim);
-    for (int64_t g = 0; g < a.group; ++g) {
+    for (int64_t g = 0; g < a.heads * a.group; ++g) {
         const float over = sums.total[g] == 0.0f ? 0.0f : 1.0f / sums.total[g];  // 0 where all scores are -infinity
         for (int64_t i = 0; i < a.head_dim; ++i) out[g * a.head_dim + i] = sums.values[g * wide + i] * over;
     }

@@ -41,8 +41,15 @@ CacheSide cache_side(const char* name, const Tensor& t, const Optional& scale, c
     for (int64_t axis = 0; axis < 4; ++axis) check_size(name, t, axis, like.size(axis));
     GM_CHECK(t.stride(3) == 1 || t.size(3) == 1, name, ": takes numbers of a head side by side");
     const auto bytes = static_cast<int64_t>(t.element_size());
-    CacheSide side{
-        static_cast<const char*>(t.const_data_ptr()), nullptr, t.stride(0) * bytes, t.stride(1) * bytes, 0, 0};
+    CacheSide side{static_cast<const char*>(t.const_data_ptr()),
+                   nullptr,
+                   t.stride(0) * bytes,
+                   t.stride(1) * bytes,
+                   t.stride(2) * bytes,
+                   0,
+                   0,
+                   0,
+                   t.size(3) * bytes};
     GM_CHECK(scale.has_value() == (t.scalar_type() == ScalarType::Char), name,
              ": takes scales for int8, and for it alone");
     if (scale) {
@@ -53,16 +60,26 @@ CacheSide cache_side(const char* name, const Tensor& t, const Optional& scale, c
         side.scale = scale->const_data_ptr<float>();
         side.scale_page = scale->stride(0);
         side.scale_row = scale->stride(1);
+        side.scale_head = scale->stride(2);
     }
     return side;
 }
 
-// Sums of `group` queries, carved out of one allocation.
+// Sums of some queries, carved out of one allocation.
 struct SumsRoom {
-    int64_t group, wide;
-    int64_t size() const { return group * (2 + wide); }
-    AttentionSums at(float* room) const { return {room, room + group, room + 2 * group}; }
+    int64_t queries, wide;
+    int64_t size() const { return queries * (2 + wide); }
+    AttentionSums at(float* room) const { return {room, room + queries, room + 2 * queries}; }
 };
+
+// q [., head_dim] with zeros up to `wide` behind each query.
+std::vector<float> padded(const Tensor& q, int64_t wide) {
+    const int64_t dim = q.size(3), count = dim > 0 ? q.numel() / dim : 0;
+    std::vector<float> out(static_cast<size_t>(count * wide));
+    const float* from = q.const_data_ptr<float>();
+    for (int64_t i = 0; i < count; ++i) std::copy_n(from + i * dim, dim, out.data() + i * wide);
+    return out;
+}
 
 std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& keys, const Tensor& values, const Tensor& lengths,
                                      const Optional& page_table, const Optional& key_scale, const Optional& value_scale,
@@ -122,28 +139,36 @@ std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& keys, const 
     Tensor out = new_tensor({rows, asked, heads, head_dim}, ScalarType::Float);
     Tensor lse = new_tensor({rows, asked, heads}, ScalarType::Float);
     float *to = out.mutable_data_ptr<float>(), *to_lse = lse.mutable_data_ptr<float>();
-    const float* from = q.const_data_ptr<float>();
-    const int64_t group = heads / key_heads, items = rows * asked * key_heads;
+    const int64_t group = heads / key_heads, wide = (head_dim + 15) / 16 * 16;
+    std::vector<float> widened;
+    if (wide != head_dim) widened = padded(q, wide);
+    const float* from = wide != head_dim ? widened.data() : q.const_data_ptr<float>();
     const auto attend = GM_CALL_ISA(attend_split);
     const auto fold = GM_CALL_ISA(fold_splits);
     const auto finish = GM_CALL_ISA(finish_attention);
 
-    // Item (row, query, key head), key heads fastest.
+    // Item (row, query, run of key heads): all heads together, unless that leaves a thread without work.
+    const int64_t threads = num_threads(), splits = (longest + kSplit - 1) / kSplit;
+    const int64_t units = std::max<int64_t>(1, rows * asked * splits);
+    const int64_t run = std::max<int64_t>(1, key_heads / std::max<int64_t>(1, (2 * threads + units - 1) / units));
+    const int64_t runs = (key_heads + run - 1) / run, items = rows * asked * runs;
+    const auto first_query = [&](int64_t item) { return item / runs * heads + item % runs * run * group; };
     const auto arguments = [&](int64_t item) {
-        const int64_t h = item % key_heads, i = item / key_heads % asked, b = item / key_heads / asked;
-        const int64_t at = (b * asked + i) * heads + h * group, position = length[b] - asked + i;
-        const auto head = [&](CacheSide side, const Tensor& t, const Optional& scales) {
-            side.data += h * t.stride(2) * static_cast<int64_t>(t.element_size());
-            if (scales) side.scale += h * scales->stride(2);
+        const int64_t h = item % runs * run, i = item / runs % asked, b = item / runs / asked;
+        const int64_t position = length[b] - asked + i;
+        const auto head = [&](CacheSide side) {
+            side.data += h * side.head;
+            if (side.scale) side.scale += h * side.scale_head;
             return side;
         };
-        return AttentionArgs{from + at * head_dim,
+        return AttentionArgs{from + first_query(item) * wide,
                              slopes ? slopes->const_data_ptr<float>() + h * group : nullptr,
-                             head(key_side, keys, key_scale),
-                             head(value_side, values, value_scale),
+                             head(key_side),
+                             head(value_side),
                              table + b * row_pages,
                              page_size,
                              type,
+                             std::min(run, key_heads - h),
                              group,
                              head_dim,
                              window > 0 ? std::max<int64_t>(0, position + 1 - window) : 0,
@@ -152,29 +177,29 @@ std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& keys, const 
                              static_cast<float>(softcap)};
     };
     const auto write = [&](int64_t item, const AttentionArgs& a, const AttentionSums& sums) {
-        const int64_t at = item / key_heads * heads + item % key_heads * group;
+        const int64_t at = first_query(item);
         finish(a, sums, to + at * head_dim);
-        for (int64_t g = 0; g < group; ++g) to_lse[at + g] = sums.most[g] + std::log(sums.total[g]);
+        for (int64_t q = 0; q < a.heads * group; ++q) to_lse[at + q] = sums.most[q] + std::log(sums.total[q]);
     };
-    const auto write_nothing = [&](int64_t item) {
-        const int64_t at = item / key_heads * heads + item % key_heads * group;
-        std::fill_n(to + at * head_dim, group * head_dim, 0.0f);
-        std::fill_n(to_lse + at, group, -std::numeric_limits<float>::infinity());
+    const auto write_nothing = [&](int64_t item, const AttentionArgs& a) {
+        const int64_t at = first_query(item), queries = a.heads * group;
+        std::fill_n(to + at * head_dim, queries * head_dim, 0.0f);
+        std::fill_n(to_lse + at, queries, -std::numeric_limits<float>::infinity());
     };
-    const SumsRoom sums{group, (head_dim + 15) / 16 * 16};
-    const int64_t threads = num_threads(), splits = (longest + kSplit - 1) / kSplit;
+    const SumsRoom sums{run * group, wide};
+    const int64_t scores_size = run * group * kSplit;
 
     if (items >= 2 * threads || splits <= 1) {  // a thread folds the splits of its items as they come
-        const int64_t room_of_part = 4 * kSplit + 2 * sums.size();
+        const int64_t room_of_part = scores_size + 2 * sums.size();
         std::vector<float> room(static_cast<size_t>(threads * room_of_part));
         parallel_parts(0, items, 1, [&](int64_t first, int64_t last, int64_t part) {
             float* scores = room.data() + part * room_of_part;
-            const AttentionSums all = sums.at(scores + 4 * kSplit);
-            const AttentionSums more = sums.at(scores + 4 * kSplit + sums.size());
+            const AttentionSums all = sums.at(scores + scores_size);
+            const AttentionSums more = sums.at(scores + scores_size + sums.size());
             for (int64_t item = first; item < last; ++item) {
                 const AttentionArgs a = arguments(item);
                 if (a.position < 0) {
-                    write_nothing(item);
+                    write_nothing(item, a);
                     continue;
                 }
                 const int64_t first_split = a.first / kSplit;
@@ -189,18 +214,18 @@ std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& keys, const 
     } else {  // few items: their splits side by side, then folded in order
         std::vector<float> parts(static_cast<size_t>(items * splits * sums.size()));
         parallel_for(0, items * splits, 1, [&](int64_t first, int64_t last) {
-            alignas(64) float scores[4 * kSplit];
+            std::vector<float> scores(static_cast<size_t>(scores_size));
             for (int64_t at = first; at < last; ++at) {
                 const AttentionArgs a = arguments(at / splits);
                 const int64_t split = at % splits;
                 if (a.position >= 0 && split >= a.first / kSplit && split <= a.position / kSplit)
-                    attend(a, split, scores, sums.at(parts.data() + at * sums.size()));
+                    attend(a, split, scores.data(), sums.at(parts.data() + at * sums.size()));
             }
         });
         for (int64_t item = 0; item < items; ++item) {
             const AttentionArgs a = arguments(item);
             if (a.position < 0) {
-                write_nothing(item);
+                write_nothing(item, a);
                 continue;
             }
             const auto part = [&](int64_t split) {

@@ -142,6 +142,28 @@ def test_pages_views_and_places_do_not_change_a_bit():
     assert not torch.equal(other[:4], want.out[:4])  # the control
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+def test_heads_do_not_change_a_bit(dtype):
+    """Heads together, some to a thread, or alone; four queries a head and the one left over."""
+    q, (k, v) = torch.randn(2, 35, 24), torch.randn(2, 2, 300, 7, 24)
+    lengths, scales = torch.tensor([300, 40]), {}
+    if dtype == torch.int8:
+        k, v = (30 * k).to(dtype), (30 * v).to(dtype)
+        scales = {"k_scale": torch.rand(2, 300, 7) / 30, "v_scale": torch.rand(7)}
+    want = attention(q, k, v, lengths, **scales)
+    for threads in (3, 5, 16):  # runs of several heads, the last one shorter, and of one
+        torch.set_num_threads(threads)
+        for got, bits in zip(attention(q, k, v, lengths, **scales), want, strict=True):
+            assert torch.equal(got, bits)
+    torch.set_num_threads(1)
+    for h in range(7):
+        mine, head = slice(5 * h, 5 * h + 5), slice(h, h + 1)
+        alone = {name: scale[..., head] for name, scale in scales.items()}
+        got = attention(q[:, mine], k[:, :, head], v[:, :, head], lengths, **alone)
+        assert torch.equal(got.out, want.out[:, mine])
+        assert torch.equal(got.lse, want.lse[:, mine])
+
+
 @pytest.mark.isas
 @pytest.mark.parametrize("isa", supported_isas())
 def test_each_instruction_set(isa):
