@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from gmkern import _validate
 from gmkern._validate import bad
 from gmkern.decode.adapters.families import FAMILIES, Family, refuse
 from gmkern.decode.adapters.parts import Part, check_linear, is_linear
@@ -47,10 +46,7 @@ def resolve(model: Any) -> Any:
     model itself. What ``torch.compile`` gave is the module that it was given."""
     if isinstance(model, nn.Module):
         model = getattr(model, "_orig_mod", model)
-    if not isinstance(model, nn.Module):
-        return model
-    if isinstance(model, Transformer):
-        _validate.held("model", model)
+    if isinstance(model, Transformer) or not isinstance(model, nn.Module):
         return model
     inner = _unwrapped(model)
     if _family(inner) is None:

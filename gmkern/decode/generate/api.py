@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmkern import _backend
+from gmkern import _backend, _validate
 from gmkern._validate import bad
 from gmkern.decode import adapters
 from gmkern.decode.generate import engine, loop
@@ -211,6 +211,7 @@ def _run(
         _check_no_format(weights, "a callable model")
         device = _device(model, prompts)
         return loop.run(loop.CallableSteps(model, device), job, device, backend)
+    _validate.held("model", model)
     engines = [("cpu", packed.why_not(model)), ("triton", packed.why_not_on_gpu(model))]
     chosen = _backend.choose("generate", backend, [*engines, ("reference", None)])
     place = model.embedding.weight.device

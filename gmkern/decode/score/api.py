@@ -121,6 +121,8 @@ def score(
         vocab_size=config.vocab_size if config else None,
         max_seq_len=config.max_seq_len if config else None,
     )
+    if config is not None:
+        _validate.held("model", model)
     if exact:
         four, states = _exact(model, job, weights, engine)
     elif config is not None:
