@@ -10,7 +10,10 @@
 namespace torch::stable {
 
 inline Tensor empty(std::vector<int64_t> sizes, ScalarType dtype) { return {std::move(sizes), dtype}; }
-inline Tensor empty_like(const Tensor& t) { return {t.shape(), t.scalar_type()}; }
+inline Tensor new_empty(const Tensor&, std::vector<int64_t> sizes, ScalarType dtype) {
+    return {std::move(sizes), dtype};
+}
+inline Tensor empty_like(const Tensor& t) { return {t.sizes(), t.scalar_type()}; }
 inline Tensor clone(const Tensor& t) {
     Tensor copy = empty_like(t);
     std::memcpy(copy.data_ptr(), t.data_ptr(), static_cast<size_t>(t.numel()) * t.element_size());
@@ -19,7 +22,7 @@ inline Tensor clone(const Tensor& t) {
 // t[index] along the first axis, as a copy.
 inline Tensor select(const Tensor& t, int64_t axis, int64_t index) {
     if (axis != 0) throw std::runtime_error("the stand-in selects along axis 0 alone");
-    Tensor part({t.shape().begin() + 1, t.shape().end()}, t.scalar_type());
+    Tensor part({t.sizes().begin() + 1, t.sizes().end()}, t.scalar_type());
     const size_t bytes = static_cast<size_t>(part.numel()) * part.element_size();
     std::memcpy(part.data_ptr(), static_cast<const char*>(t.data_ptr()) + static_cast<size_t>(index) * bytes, bytes);
     return part;

@@ -9,6 +9,10 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <vector>
 
+namespace torch::headeronly {
+using IntHeaderOnlyArrayRef = std::vector<int64_t>;
+}
+
 namespace torch::stable {
 
 using headeronly::ScalarType;
@@ -44,7 +48,7 @@ class Tensor {
 
     int64_t dim() const { return static_cast<int64_t>(sizes_.size()); }
     int64_t size(int64_t axis) const { return sizes_.at(static_cast<size_t>(axis < 0 ? axis + dim() : axis)); }
-    const std::vector<int64_t>& shape() const { return sizes_; }
+    const std::vector<int64_t>& sizes() const { return sizes_; }
     int64_t stride(int64_t axis) const {
         int64_t step = 1;
         for (int64_t a = dim() - 1; a > (axis < 0 ? axis + dim() : axis); --a) step *= size(a);
