@@ -16,7 +16,7 @@ constexpr int kColumns = 4;  // parts of sixteen columns whose sums are in regis
 #else
 constexpr int kColumns = 2;
 #endif
-constexpr int64_t kBlockBytes = 8192;  // of keys or values, read before the next are
+constexpr int64_t kBlockBytes = 16384;  // of keys or values, read before the next are
 
 GM_HD int64_t wide_of(int64_t d) { return (d + kWide - 1) / kWide * kWide; }
 
@@ -103,7 +103,8 @@ struct Run {
 // before the next block, so that memory is read in its order where heads lie side by side.
 template <class F>
 GM_HD void each_run(const AttentionArgs& a, const CacheSide& side, int64_t begin, int64_t end, const F& f) {
-    const int64_t fit = kBlockBytes / (a.heads * side.bytes), most = fit > 1 ? fit : 1;
+    const int64_t fit = kBlockBytes / (a.heads * side.bytes) / kTogether * kTogether;
+    const int64_t most = fit > kTogether ? fit : kTogether;
     for (int64_t t = begin; t < end;) {
         const int64_t page = a.pages[t / a.page_size], row = t % a.page_size, left = a.page_size - row;
         int64_t count = end - t < most ? end - t : most;
@@ -114,24 +115,32 @@ GM_HD void each_run(const AttentionArgs& a, const CacheSide& side, int64_t begin
     }
 }
 
-// f(i, row, its scale) for the rows of a run, of head h; as many rows ahead are fetched: the block that is next.
-template <class F>
-GM_HD void each_row(const CacheSide& side, const Run& run, int64_t h, bool fetch, const F& f) {
+// f(R, i, row, its scale or null) for R rows of a run at a time, of head h, and those left over one by one; as many
+// rows ahead are fetched: the block that is next.
+template <int kRows, class F>
+GM_HD void each_rows(const CacheSide& side, const Run& run, int64_t h, bool fetch, const F& f) {
     const char* row = run.row + h * side.head;
     const float* scale = run.scale ? run.scale + h * side.scale_head : nullptr;
-    for (int64_t i = 0; i < run.count; ++i, row += side.row) {
+    const auto take = [&](auto rows, int64_t i) {
         if (fetch)
-            for (int64_t line = 0; line < side.bytes; line += 64) __builtin_prefetch(row + run.count * side.row + line);
-        f(i, row, scale ? *scale : 1.0f);
-        if (scale) scale += side.scale_row;
-    }
+            for (int r = 0; r < rows; ++r)
+                for (int64_t line = 0; line < side.bytes; line += 64)
+                    __builtin_prefetch(row + (run.count + r) * side.row + line);
+        f(rows, i, row, scale);
+        row += rows * side.row;
+        if (scale) scale += rows * side.scale_row;
+    };
+    int64_t i = 0;
+    for (; i + kRows <= run.count; i += kRows) take(std::integral_constant<int, kRows>(), i);
+    if (kRows > 1)
+        for (; i < run.count; ++i) take(std::integral_constant<int, 1>(), i);
 }
 
 // The sums of each pack's lanes, in the order of sum_lanes.
-template <int G>
-GM_HD void sums_of_lanes(const f32x16 (&a)[G], float* to) {
+template <int N>
+GM_HD void sums_of_lanes(const f32x16 (&a)[N], float* to) {
 #if defined(__AVX512F__)
-    if constexpr (G == 4) {
+    if constexpr (N == 4) {
         const auto halves = [](const f32x16& x, const f32x16& y) {
             const auto one = (__m512)x.p[0], other = (__m512)y.p[0];
             return _mm512_add_ps(_mm512_shuffle_f32x4(one, other, 0x44), _mm512_shuffle_f32x4(one, other, 0xEE));
@@ -145,23 +154,29 @@ GM_HD void sums_of_lanes(const f32x16 (&a)[G], float* to) {
         return;
     }
 #endif
-    for (int g = 0; g < G; ++g) to[g] = sum_lanes(a[g]);
+    for (int i = 0; i < N; ++i) to[i] = sum_lanes(a[i]);
 }
 
 // Scores of G queries q [G][wide] of head h, to [G][kSplit], at the positions of a run.
 template <CacheType T, int G>
 void scores_of(const AttentionArgs& a, const Run& run, int64_t h, bool fetch, const float* q, float* to) {
     const int64_t d = a.head_dim, parts = wide_of(d) / kWide;
-    each_row(a.keys, run, h, fetch, [&](int64_t i, const char* row, float scale) {
-        f32x16 sum[G];
-        for (int g = 0; g < G; ++g) sum[g] = f32x16(0.0f);
-        for (int64_t c = 0; c < parts; ++c) {
-            const f32x16 key = part<T>(row, c, d);
-            for (int g = 0; g < G; ++g) sum[g] = fma(f32x16::load(q + (g * parts + c) * kWide), key, sum[g]);
-        }
-        float products[G];
+    each_rows<kTogether / G>(a.keys, run, h, fetch, [&](auto rows, int64_t i, const char* row, const float* scale) {
+        constexpr int kSums = rows * G;
+        f32x16 sum[kSums];
+        for (int n = 0; n < kSums; ++n) sum[n] = f32x16(0.0f);
+        for (int64_t c = 0; c < parts; ++c)
+            for (int r = 0; r < rows; ++r) {
+                const f32x16 key = part<T>(row + r * a.keys.row, c, d);
+                for (int g = 0; g < G; ++g) {
+                    f32x16& mine = sum[r * G + g];
+                    mine = fma(f32x16::load(q + (g * parts + c) * kWide), key, mine);
+                }
+            }
+        float products[kSums];
         sums_of_lanes(sum, products);
-        for (int g = 0; g < G; ++g) to[g * kSplit + i] = products[g] * scale;
+        for (int n = 0; n < kSums; ++n)
+            to[n % G * kSplit + i + n / G] = products[n] * (scale ? scale[n / G * a.keys.scale_row] : 1.0f);
     });
 }
 
@@ -173,11 +188,11 @@ void weighted(const AttentionArgs& a, const Run& run, int64_t h, bool fetch, int
     f32x16 sum[G][C];
     for (int g = 0; g < G; ++g)
         for (int i = 0; i < C; ++i) sum[g][i] = f32x16::load(to + g * wide + (c + i) * kWide);
-    each_row(a.values, run, h, fetch, [&](int64_t i, const char* row, float scale) {
+    each_rows<1>(a.values, run, h, fetch, [&](auto, int64_t i, const char* row, const float* scale) {
         f32x16 value[C];
         for (int j = 0; j < C; ++j) value[j] = part<T>(row, c + j, a.head_dim);
         for (int g = 0; g < G; ++g) {
-            const f32x16 w(weight[g * kSplit + i] * scale);
+            const f32x16 w(weight[g * kSplit + i] * (scale ? *scale : 1.0f));
             for (int j = 0; j < C; ++j) sum[g][j] = fma(w, value[j], sum[g][j]);
         }
     });
